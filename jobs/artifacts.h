@@ -1,0 +1,65 @@
+// The output folder of a job: finished artifacts, stage marks, and the manifest that is written last.
+//
+//   OUT/means.safetensors candidates.json direction.safetensors completions.jsonl evaluation.json checkpoint/ verify.json
+//       report.html report.json manifest.json
+//   OUT/.bearing/job.json            the spec and its digest, written first
+//   OUT/.bearing/stages/STAGE.json   a finished stage: spec digest, model digest, seconds, sha256 of each file it wrote
+//
+// A stage counts as finished only if its mark is there, the digests are those of this run and every file it names still has the
+// size and sha256 of the mark (files over 64 MiB: size only on resume). Readers trust only manifest.json.
+// Not thread-safe; used by rank 0 alone.
+#ifndef BEARING_JOBS_ARTIFACTS_H_
+#define BEARING_JOBS_ARTIFACTS_H_
+
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace bearing::jobs {
+
+// Writes beside `path`, fsyncs, renames, fsyncs the folder.
+absl::Status WriteFileAtomically(const std::string& path, std::string_view content);
+absl::StatusOr<std::string> ReadFile(const std::string& path);
+absl::StatusOr<std::string> Sha256OfFile(const std::string& path);  // hex
+std::string Sha256OfBytes(std::string_view bytes);                  // hex
+
+class OutputFolder {
+ public:
+  // Makes the folder if needed and claims it for `spec_digest`. AlreadyExists when it holds a finished run, a run of another
+  // digest, or files that are not ours.
+  static absl::StatusOr<OutputFolder> Open(const std::string& path, const std::string& spec_json,
+                                           const std::string& spec_digest, const std::string& model_digest);
+
+  const std::string& path() const { return path_; }
+  std::string PathOf(std::string_view relative) const;
+
+  // Is the stage ("collect", ...) finished and intact?
+  bool IsStageDone(std::string_view stage) const;
+
+  // Marks the stage finished. `files` are relative to the folder and exist.
+  absl::Status MarkStageDone(std::string_view stage, const std::vector<std::string>& files, double seconds);
+
+  // Stage name -> seconds of the finished stages.
+  std::map<std::string, double> StageSeconds() const;
+
+  // Hashes every artifact and creates manifest.json, only if it is absent. `provenance` goes in as it is: model, prompts,
+  // settings, version, results.
+  absl::Status WriteManifest(const nlohmann::json& provenance);
+
+ private:
+  std::string path_;
+  std::string spec_digest_;
+  std::string model_digest_;
+};
+
+// Reads manifest.json of `dir` and checks size and sha256 of every file it names. DataLoss naming the first that differs.
+absl::StatusOr<nlohmann::json> VerifyManifest(const std::string& dir);
+
+}  // namespace bearing::jobs
+
+#endif  // BEARING_JOBS_ARTIFACTS_H_

@@ -1,0 +1,86 @@
+// report.html: one self-contained page (inline CSS and SVG, no scripts, no requests), and report.json with the same numbers.
+#ifndef BEARING_JOBS_REPORT_REPORT_H_
+#define BEARING_JOBS_REPORT_REPORT_H_
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "jobs/selection.h"
+
+namespace bearing::jobs {
+
+// One completion of a test prompt.
+struct Completion {
+  std::string side;          // "positive" or "negative"
+  std::string intervention;  // "baseline", "ablation", "addition"
+  std::string category;
+  std::string prompt;
+  std::string response;
+  bool shows_concept = false;
+  std::string matched_marker;  // Which marker matched, if any.
+};
+
+struct ReportData {
+  std::string title;         // Job name.
+  std::string concept_name;  // "refusal"
+  std::string version;
+  std::string created;     // RFC 3339 UTC.
+  std::string model_name;  // Last part of the folder; never a local path.
+  std::string model_digest;
+  std::string dtype;
+  int ranks = 1;
+  int num_layers = 0;
+  int num_positions = 0;
+  int64_t d_model = 0;
+  std::vector<std::string> position_tokens;  // Text of the post-instruction tokens, oldest first.
+
+  // Metric tokens: id, text, mean probability on the two sets at baseline.
+  struct MetricToken {
+    int id = 0;
+    std::string text;
+    double positive_probability = 0;
+    double negative_probability = 0;
+  };
+  std::vector<MetricToken> metric_tokens;
+  bool metric_tokens_derived = false;
+
+  // set name ("positive train", ...) -> {given, kept by the filter}
+  std::vector<std::pair<std::string, std::pair<int, int>>> prompt_counts;
+  double positive_metric = 0;  // Baseline mean of the metric on validation prompts.
+  double negative_metric = 0;
+
+  SelectionRule rule;
+  bool complete = false;
+  std::vector<std::string> relaxations;  // What was relaxed to let a candidate pass; empty normally.
+  std::vector<Candidate> candidates;
+  int selected = -1;  // Index into candidates.
+
+  // [position][layer]: norms of the residual means of both sides and of their difference (same order as positions).
+  std::vector<std::vector<double>> positive_norms, negative_norms, difference_norms;
+
+  std::vector<Completion> completions;
+
+  // Verification of the edited checkpoint; empty when the stage was skipped. Name -> value, e.g. "max |logit difference|".
+  std::vector<std::pair<std::string, std::string>> verification;
+  // Stage -> seconds.
+  std::vector<std::pair<std::string, double>> stage_seconds;
+  // Name -> value rows of provenance (prompt digests, settings).
+  std::vector<std::pair<std::string, std::string>> provenance;
+};
+
+// Share of completions of (side, intervention) that show the concept, and its standard error sqrt(p (1 - p) / n); n = 0: none.
+struct Rate {
+  double share = 0;
+  double standard_error = 0;
+  int n = 0;
+};
+Rate ConceptRate(const std::vector<Completion>& completions, const std::string& side, const std::string& intervention);
+
+std::string RenderReportHtml(const ReportData& data);
+std::string RenderReportJson(const ReportData& data);
+
+}  // namespace bearing::jobs
+
+#endif  // BEARING_JOBS_REPORT_REPORT_H_

@@ -1,0 +1,71 @@
+// A Hugging Face model folder, opened for reading: shards found through the index, headers parsed, layout matched. Opening
+// reads no weights. Tensors (or ranges of rows or columns) are then read by pread into the caller's memory.
+//
+// Thread-safe after Open. Owns one file descriptor a shard.
+#ifndef BEARING_SHARDING_CHECKPOINT_READER_H_
+#define BEARING_SHARDING_CHECKPOINT_READER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "sharding/model_config.h"
+#include "sharding/param_layout.h"
+#include "sharding/safetensors.h"
+#include "sharding/shard_plan.h"
+
+namespace bearing::sharding {
+
+class CheckpointReader {
+ public:
+  // InvalidArgument / Unimplemented from the config; NotFound for a missing folder, config or shard; DataLoss for a bad header,
+  // a truncated shard, a tensor of the index that its shard lacks, or one stored twice; FailedPrecondition from the layout.
+  static absl::StatusOr<std::unique_ptr<CheckpointReader>> Open(const std::string& model_dir);
+  ~CheckpointReader();
+
+  const ModelConfig& config() const;
+  const ParamLayout& layout() const;
+  const std::string& model_dir() const;
+
+  // Shard file names in the folder, sorted, and their headers.
+  struct Shard {
+    std::string file_name;
+    SafetensorsHeader header;
+    int64_t file_size = 0;
+  };
+  const std::vector<Shard>& shards() const;
+
+  // Where a tensor is: index into shards() and into that header's entries. NotFound naming it.
+  struct Location {
+    size_t shard = 0;
+    size_t entry = 0;
+  };
+  absl::StatusOr<Location> Find(std::string_view tensor) const;
+  const SafetensorsEntry& entry(const Location& at) const;
+
+  // Reads the part `range` of axis `axis` (0 or 1) of a tensor of 1 or 2 axes, packed, in its disk dtype. `out` must hold
+  // exactly the bytes of the part. Rows are read in one call; columns by reading row blocks and copying the part out, with
+  // bounded scratch.
+  absl::Status ReadSlice(std::string_view tensor, int axis, Range range, absl::Span<char> out) const;
+
+  // A whole tensor.
+  absl::Status Read(std::string_view tensor, absl::Span<char> out) const;
+
+  // sha256 (hex) over config.json and, per shard in name order, name, size and header bytes: identifies the checkpoint without
+  // reading the weights. Recorded as "model_digest".
+  absl::StatusOr<std::string> Digest() const;
+
+ private:
+  struct Impl;
+  explicit CheckpointReader(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bearing::sharding
+
+#endif  // BEARING_SHARDING_CHECKPOINT_READER_H_
