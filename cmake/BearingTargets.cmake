@@ -1,10 +1,16 @@
 # Two helpers, so that every folder's CMakeLists.txt is a list of names.
 #
 #   bearing_library(NAME sharding SRCS a.cc b.cc HDRS a.h DEPS absl::status ...)   -> target bearing_sharding, alias bearing::sharding
-#   bearing_test(NAME shard_plan_test SRCS shard_plan_test.cc DEPS bearing::sharding [LABELS unit] [RANKS 2])
+#   bearing_test(NAME shard_plan_test SRCS shard_plan_test.cc DEPS bearing::sharding [LABELS unit] [TIMEOUT seconds])
 #
-# Includes are written from the repository root. A test with RANKS n is started by mpirun.
+# Includes are written from the repository root.
 include(GoogleTest)
+
+# Root of the sources: includes are written from here.
+get_filename_component(BEARING_ROOT ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
+
+# How tests start several ranks: also as root, and with more ranks than cores.
+set(BEARING_MPIRUN mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl_base_warn_component_unused 0)
 
 set(BEARING_WARNINGS -Wall -Wextra -Werror -Wno-unused-parameter)
 
@@ -12,13 +18,13 @@ function(bearing_library)
   cmake_parse_arguments(A "" "NAME" "SRCS;HDRS;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(bearing_${A_NAME} STATIC ${A_SRCS})
   add_library(bearing::${A_NAME} ALIAS bearing_${A_NAME})
-  target_sources(bearing_${A_NAME} PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${A_HDRS})
+  target_sources(bearing_${A_NAME} PUBLIC FILE_SET HEADERS BASE_DIRS ${BEARING_ROOT} FILES ${A_HDRS})
   target_link_libraries(bearing_${A_NAME} PUBLIC ${A_DEPS} PRIVATE ${A_PRIVATE_DEPS})
   target_compile_options(bearing_${A_NAME} PRIVATE ${BEARING_WARNINGS})
 endfunction()
 
 function(bearing_test)
-  cmake_parse_arguments(A "" "NAME;RANKS;TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(A "" "NAME;TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
   if(NOT A_LABELS)
     set(A_LABELS unit)
   endif()
@@ -26,14 +32,10 @@ function(bearing_test)
     set(A_TIMEOUT 120)
   endif()
   add_executable(${A_NAME} ${A_SRCS})
-  target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_include_directories(${A_NAME} PRIVATE ${BEARING_ROOT})
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_options(${A_NAME} PRIVATE ${BEARING_WARNINGS})
-  target_compile_definitions(${A_NAME} PRIVATE BEARING_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  if(A_RANKS)
-    add_test(NAME ${A_NAME} COMMAND mpirun --allow-run-as-root --oversubscribe --bind-to none -n ${A_RANKS} $<TARGET_FILE:${A_NAME}>)
-  else()
-    add_test(NAME ${A_NAME} COMMAND ${A_NAME})
-  endif()
+  target_compile_definitions(${A_NAME} PRIVATE BEARING_SOURCE_DIR="${BEARING_ROOT}")
+  add_test(NAME ${A_NAME} COMMAND ${A_NAME})
   set_tests_properties(${A_NAME} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT} ENVIRONMENT "OMP_NUM_THREADS=1")
 endfunction()

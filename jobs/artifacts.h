@@ -28,6 +28,10 @@ absl::StatusOr<std::string> ReadFile(const std::string& path);
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path);  // hex
 std::string Sha256OfBytes(std::string_view bytes);                  // hex
 
+// Can `path` take a run with this digest: absent, empty, or an unfinished run of the same digest? AlreadyExists otherwise,
+// saying why. Changes nothing. `.bearing/service/` (logs of `bearing run`) may be there already.
+absl::Status CheckOutputFolder(const std::string& path, const std::string& spec_digest);
+
 class OutputFolder {
  public:
   // Makes the folder if needed and claims it for `spec_digest`. AlreadyExists when it holds a finished run, a run of another

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "sharding/model_config.h"
 #include "sharding/param_layout.h"
 #include "sharding/safetensors.h"

@@ -1,17 +1,21 @@
 // Writes an edited copy of a checkpoint folder: same shard names, tensor order and header metadata; every byte that is not
-// edited is copied as it is. The copy is staged in `<out>.partial` and renamed to `<out>` by Commit, after fsync.
+// edited is copied as it is. The copy is staged in `<out>.partial` and renamed to `<out>` by Commit, after fsync; without
+// Commit no `<out>` appears, and the staged folder is removed by the next Prepare.
 //
-// When a tied embedding is untied, one shard more is written (or the single file gains a tensor), the index is rewritten and
-// config.json gets "tie_word_embeddings": false.
+// When a tied embedding is untied, one shard more is written (or the single file gains a tensor at its end), the index is
+// rewritten and config.json gets "tie_word_embeddings": false. The unembedding is then copied like any tensor that is not
+// edited, with the bytes of the source's embedding.
 //
-// Sharing work over ranks: every rank constructs the same writer; `tensors()` lists the edited tensors; ranks call WriteEdited
-// for disjoint row ranges. Prepare() is called by one rank before the others write, Commit() by one rank after a barrier.
+// Sharing work over ranks (processes that see the same folders): every rank constructs the same writer before the first of
+// them commits. One rank calls Prepare; after a barrier all call CopyUnedited with the same list of edited tensors, and
+// WriteRows for disjoint rows of those, then Sync; after a barrier one calls Commit.
+//
+// Thread-safe after Prepare. Errors: AlreadyExists when `<out>` exists; NotFound for an unknown tensor or when nothing is
+// staged; ResourceExhausted for a full disk; DataLoss when the source shrank.
 #ifndef BEARING_SHARDING_CHECKPOINT_WRITER_H_
 #define BEARING_SHARDING_CHECKPOINT_WRITER_H_
 
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -40,8 +44,7 @@ class CheckpointWriter {
   // the shards. One rank.
   absl::Status Prepare();
 
-  // Copies all bytes of the shards that are not edited by WriteEdited: the calling rank's part when the bytes are cut over
-  // `ranks`. Tensors named in `edited` are left out.
+  // Copies the tensors that are not named in `edited`: the calling rank's part when their bytes are cut over `ranks`.
   absl::Status CopyUnedited(const std::vector<std::string>& edited, int rank, int ranks);
 
   // Writes rows [row_begin, row_begin + rows) of a tensor, in its disk dtype. A 1-axis tensor counts as one row.
@@ -53,7 +56,7 @@ class CheckpointWriter {
   // Renames `<out>.partial` to `<out>`. One rank, after all others have synced.
   absl::Status Commit();
 
-  // Names of the shard files and side files, relative to the folder; known after Prepare.
+  // Names of the shard files, the index and the side files, relative to the folder, sorted.
   std::vector<std::string> files() const;
 
  private:

@@ -65,7 +65,8 @@ struct ModelConfig {
   RopeSpec rope;
   std::vector<LayerSpec> layers;
   bool tied_embeddings = false;
-  DType dtype = DType::kBF16;  // Of the weights on disk, as the config says.
+  // Of the weights: what the config says or float32, and after CheckpointReader::Open what the embedding is stored in.
+  DType dtype = DType::kBF16;
   // Token ids that end a generation: config.json, then generation_config.json when the caller merges it.
   std::vector<int64_t> eos_token_ids;
 

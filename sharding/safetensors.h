@@ -3,7 +3,10 @@
 // Layout: u64 little-endian header length N, JSON of N bytes, data. A header is accepted only if every rule of the format
 // holds: it starts with '{', keys are unique, shapes and offsets are non-negative integers whose product and size do not
 // overflow, ranges start at 0, follow each other without hole or overlap and end at the end of the file, metadata is a
-// map of strings. Anything else is DataLoss naming the file and the tensor. Tensor names are never used as paths.
+// map of strings. Anything else is DataLoss naming the file and the tensor, but a dtype that the format knows and this
+// reader does not is Unimplemented. Tensor names are never used as paths.
+//
+// The functions are thread-safe.
 #ifndef BEARING_SHARDING_SAFETENSORS_H_
 #define BEARING_SHARDING_SAFETENSORS_H_
 
@@ -17,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "sharding/dtype.h"
+#include "sharding/posix_file.h"
 
 namespace bearing::sharding {
 
@@ -46,6 +50,9 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, 
 // Opens `path`, reads and parses its header.
 absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const std::string& path);
 
+// The same for a file that is open; `path` is only for messages.
+absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const FileDescriptor& file, std::string_view path);
+
 // One tensor to write; `data` is borrowed until WriteSafetensors returns.
 struct SafetensorsTensor {
   std::string name;
@@ -53,6 +60,12 @@ struct SafetensorsTensor {
   std::vector<int64_t> shape;
   const void* data = nullptr;
 };
+
+// What stands before the data: the length and `json`, as it is.
+std::string FrameSafetensorsHeader(std::string_view json);
+
+// `json` with spaces up to a multiple of 8 bytes, so that the data after it is aligned.
+std::string PadSafetensorsHeader(std::string json);
 
 // Writes a small file whole (directions, means, traces): tensors by descending element size, then name; header padded to a
 // multiple of 8. Written beside `path`, synced, then renamed, so that a reader never sees half a file.

@@ -1,0 +1,47 @@
+// What the commands share. Each command is one file with one function that adds it to the command line; parsing only notes
+// what to do (`action`), main() then does it.
+#ifndef BEARING_CLI_COMMAND_H_
+#define BEARING_CLI_COMMAND_H_
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "cli/output.h"
+
+namespace bearing::cli {
+
+// Options of every command.
+struct Globals {
+  std::string server;
+  bool server_given = false;  // By flag or variable, not the default.
+  std::string output = "table";
+  bool no_progress = false;
+};
+
+struct CommandLine {
+  CLI::App app;
+  Globals globals;
+  // Of the command on the command line; returns the exit code.
+  std::function<int()> action;
+};
+
+// Prints "bearing: MESSAGE" to standard error and returns the code.
+int Fail(const absl::Status& status, int exit_code);
+int Fail(const absl::Status& status);
+
+void AddRunCommand(CommandLine& line);
+void AddTraceCommand(CommandLine& line);
+void AddValidateCommand(CommandLine& line);
+void AddSubmitCommand(CommandLine& line);
+void AddListCommand(CommandLine& line);
+void AddDescribeCommand(CommandLine& line);
+void AddWatchCommand(CommandLine& line);
+void AddCancelCommand(CommandLine& line);
+void AddFetchCommand(CommandLine& line);
+void AddVersionCommand(CommandLine& line);
+void AddCompletionCommand(CommandLine& line);
+
+}  // namespace bearing::cli
+
+#endif  // BEARING_CLI_COMMAND_H_

@@ -1,0 +1,30 @@
+// What the program's exit status says. Scripts depend on these numbers: they are part of the interface.
+#ifndef BEARING_CLI_EXIT_CODE_H_
+#define BEARING_CLI_EXIT_CODE_H_
+
+#include "absl/status/status.h"
+#include "bearing/v1/job.pb.h"
+
+namespace bearing::cli {
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;   // The job failed, or anything not named below.
+inline constexpr int kExitInvalid = 2;  // Wrong usage, or a job file that cannot be run as it stands.
+inline constexpr int kExitNotFound = 3;
+inline constexpr int kExitDenied = 4;       // Not authenticated, or not permitted.
+inline constexpr int kExitUnavailable = 5;  // Server not reached, or not in time.
+inline constexpr int kExitConflict = 6;
+inline constexpr int kExitCancelled = 7;  // The job was cancelled.
+inline constexpr int kExitInterrupted = 130;
+
+int ExitCodeOf(const absl::Status& status);
+
+// The same for the answer to a new job: whatever is wrong with the job or its model is kExitInvalid.
+int ExitCodeOfNewJob(const absl::Status& status);
+
+// For a job that ended; a job that did not end is kExitFailed.
+int ExitCodeOf(bearing::v1::JobState state);
+
+}  // namespace bearing::cli
+
+#endif  // BEARING_CLI_EXIT_CODE_H_

@@ -1,0 +1,158 @@
+#include "cli/fetch.h"
+
+#include <fnmatch.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "jobs/artifacts.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kManifest[] = "manifest.json";
+
+struct Artifact {
+  std::string name;
+  int64_t size = 0;
+  std::string sha256;
+};
+
+// A plain relative path: no root, no "..", and the same when normalised.
+bool IsPlainRelative(const std::string& name) {
+  const fs::path path(name);
+  if (name.empty() || path.is_absolute() || name.find('\0') != std::string::npos) return false;
+  const bool climbs = std::any_of(path.begin(), path.end(), [](const fs::path& part) { return part == ".." || part == "."; });
+  return !climbs && path.has_filename() && path.lexically_normal() == path;
+}
+
+// Is `path`, links followed, inside the folder? `folder` is canonical.
+bool IsInside(const fs::path& path, const fs::path& folder) {
+  std::error_code error;
+  const fs::path real = fs::weakly_canonical(path, error);
+  if (error) return false;
+  const auto [end, at] = std::mismatch(folder.begin(), folder.end(), real.begin(), real.end());
+  return end == folder.end();
+}
+
+absl::StatusOr<std::vector<Artifact>> ReadManifest(const fs::path& source) {
+  const std::string path = (source / kManifest).string();
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) {
+    return absl::NotFoundError(
+        absl::StrCat("no manifest: the job has not finished, or its folder is not on this machine: path=", path));
+  }
+  BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(path));
+  const nlohmann::json manifest = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto damaged = [&path] { return absl::DataLossError(absl::StrCat("not a manifest: path=", path)); };
+  if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_array()) return damaged();
+  std::vector<Artifact> artifacts;
+  for (const nlohmann::json& file : manifest["files"]) {
+    const bool whole = file.is_object() && file.contains("name") && file["name"].is_string() && file.contains("size") &&
+                       file["size"].is_number_integer() && file.contains("sha256") && file["sha256"].is_string();
+    if (!whole) return damaged();
+    artifacts.push_back({file["name"].get<std::string>(), file["size"].get<int64_t>(), file["sha256"].get<std::string>()});
+  }
+  return artifacts;
+}
+
+absl::Status CheckStaysInside(const std::string& name, const fs::path& source, const fs::path& destination) {
+  if (IsPlainRelative(name) && IsInside(source / name, source) && IsInside((destination / name).parent_path(), destination)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("the manifest names a file that leads out of the folder: file=", name));
+}
+
+absl::Status CheckIsFree(const fs::path& path) {
+  std::error_code error;
+  if (!fs::exists(fs::symlink_status(path, error))) return absl::OkStatus();
+  return absl::AlreadyExistsError(absl::StrCat("the file is there already: path=", path.string()));
+}
+
+absl::Status CopyTo(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::create_directories(to.parent_path(), error);
+  if (!error) fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
+  if (!error) return absl::OkStatus();
+  if (error == std::errc::no_such_file_or_directory) {
+    return absl::DataLossError(absl::StrCat("a file of the manifest is missing: path=", from.string()));
+  }
+  return absl::InternalError(absl::StrCat("cannot copy: ", error.message(), " path=", from.string(), " to=", to.string()));
+}
+
+// A copy under another name gets its own name only when it is what the manifest says, and only if that name is free.
+absl::Status Fetch(const Artifact& artifact, const fs::path& source, const fs::path& destination) {
+  const fs::path to = destination / artifact.name;
+  const fs::path partial = fs::path(to).concat(absl::StrCat(".partial-", getpid()));
+  absl::Status status = CopyTo(source / artifact.name, partial);
+  std::error_code error;
+  if (status.ok() && fs::file_size(partial, error) != static_cast<uintmax_t>(artifact.size)) {
+    status = absl::DataLossError(absl::StrCat("the size differs from the manifest: file=", artifact.name,
+                                              " want=", artifact.size, " got=", fs::file_size(partial, error)));
+  }
+  if (status.ok()) {
+    const absl::StatusOr<std::string> digest = jobs::Sha256OfFile(partial.string());
+    if (!digest.ok()) {
+      status = digest.status();
+    } else if (*digest != artifact.sha256) {
+      status = absl::DataLossError(absl::StrCat("the sha256 differs from the manifest: file=", artifact.name,
+                                                " want=", artifact.sha256, " got=", *digest));
+    }
+  }
+  if (status.ok() && link(partial.c_str(), to.c_str()) != 0) {
+    status = absl::ErrnoToStatus(errno, absl::StrCat("cannot create a file: path=", to.string()));
+  }
+  fs::remove(partial, error);
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> FetchArtifacts(const std::string& source, const std::string& destination,
+                                                        const std::string& include) {
+  std::error_code error;
+  BEARING_ASSIGN_OR_RETURN(std::vector<Artifact> artifacts, ReadManifest(source));
+  const fs::path from = fs::canonical(source, error);
+  if (error) return absl::NotFoundError(absl::StrCat("no such folder: path=", source));
+  const fs::path to = fs::weakly_canonical(fs::absolute(destination), error);
+  if (error) return absl::InvalidArgumentError(absl::StrCat("not a folder: path=", destination));
+  // Everything that can be known is checked before the first byte is copied.
+  for (const Artifact& artifact : artifacts) BEARING_RETURN_IF_ERROR(CheckStaysInside(artifact.name, from, to));
+  const size_t all = artifacts.size();
+  if (!include.empty()) {
+    std::erase_if(artifacts, [&](const Artifact& a) { return fnmatch(include.c_str(), a.name.c_str(), /*flags=*/0) != 0; });
+    if (artifacts.empty()) return absl::NotFoundError(absl::StrCat("no artifact matches: include=", include));
+  }
+  const bool complete = artifacts.size() == all;
+  for (const Artifact& artifact : artifacts) BEARING_RETURN_IF_ERROR(CheckIsFree(to / artifact.name));
+  if (complete) BEARING_RETURN_IF_ERROR(CheckIsFree(to / kManifest));
+  fs::create_directories(to, error);
+  if (error) return absl::PermissionDeniedError(absl::StrCat("cannot make a folder: ", error.message(), " path=", to.string()));
+  std::vector<std::string> fetched;
+  for (const Artifact& artifact : artifacts) {
+    BEARING_RETURN_IF_ERROR(Fetch(artifact, from, to));
+    fetched.push_back(artifact.name);
+  }
+  if (complete) {
+    // Last, as whoever reads the copy trusts the manifest to be whole.
+    if (!fs::copy_file(from / kManifest, to / kManifest, error)) {
+      return absl::InternalError(absl::StrCat("cannot copy the manifest: ", error.message()));
+    }
+    fetched.push_back(kManifest);
+  }
+  return fetched;
+}
+
+}  // namespace bearing::cli

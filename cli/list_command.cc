@@ -1,0 +1,52 @@
+// `bearing list`: the jobs of a server.
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "bearing/v1/jobs_service.pb.h"
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/job_names.h"
+#include "cli/jobs_client.h"
+
+namespace bearing::cli {
+namespace {
+
+int List(const std::string& state, const Globals& globals) {
+  JobsClient client(globals.server);
+  const absl::StatusOr<std::vector<bearing::v1::Job>> jobs = client.List(ParseState(state));
+  if (!jobs.ok()) return Fail(jobs.status());
+  const OutputFormat format = ParseOutputFormat(globals.output);
+  if (format == OutputFormat::kTable) {
+    if (jobs->empty()) {
+      std::cerr << "no jobs\n";
+    } else {
+      std::cout << FormatJobTable(*jobs, absl::Now());
+    }
+  } else if (format == OutputFormat::kName) {
+    for (const bearing::v1::Job& job : *jobs) std::cout << job.name() << '\n';
+  } else {
+    bearing::v1::ListJobsResponse all;
+    for (const bearing::v1::Job& job : *jobs) *all.add_jobs() = job;
+    const absl::StatusOr<std::string> text = Encode(all, format);
+    if (!text.ok()) return Fail(text.status());
+    std::cout << *text;
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddListCommand(CommandLine& line) {
+  auto state = std::make_shared<std::string>();
+  CLI::App* command = line.app.add_subcommand("list", "List jobs, newest first");
+  command->add_option("--state", *state, "Only jobs in this state")
+      ->check(CLI::IsMember({"queued", "running", "cancelling", "succeeded", "failed", "cancelled"}));
+  command->footer("Example:\n  bearing list --state running\n  bearing list -o json | jq -r '.jobs[].name'");
+  command->callback([&line, state] { line.action = [&line, state] { return List(*state, line.globals); }; });
+}
+
+}  // namespace bearing::cli

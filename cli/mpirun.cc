@@ -1,0 +1,48 @@
+#include "cli/mpirun.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/process.h"
+
+namespace bearing::cli {
+
+int AvailableCores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return std::max(1, CPU_COUNT(&cores));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+int ThreadsPerRank(int wanted, int cores, int ranks) { return wanted > 0 ? wanted : std::max(1, cores / std::max(1, ranks)); }
+
+std::map<std::string, std::string> ThreadEnvironment(int threads) {
+  return {{"OMP_NUM_THREADS", absl::StrCat(threads)}, {"OMP_WAIT_POLICY", "PASSIVE"}};
+}
+
+std::vector<std::string> MpirunArguments(const MpirunOptions& options, const std::vector<std::string>& program) {
+  std::vector<std::string> all = {options.mpirun};
+  if (options.is_root) all.push_back("--allow-run-as-root");
+  // Ranks share the machine with each other and with whatever else runs: no core is theirs alone.
+  for (const char* argument : {"--oversubscribe", "--bind-to", "none"}) all.emplace_back(argument);
+  for (const auto& [name, value] : ThreadEnvironment(1)) all.insert(all.end(), {"-x", name});
+  // Components without their hardware, and help texts once a rank, are noise in the log.
+  all.insert(all.end(), {"--mca", "btl_base_warn_component_unused", "0", "--mca", "orte_base_help_aggregate", "1"});
+  all.insert(all.end(), {"-n", absl::StrCat(options.ranks)});
+  all.insert(all.end(), program.begin(), program.end());
+  return all;
+}
+
+absl::StatusOr<std::string> FindMpirun() {
+  absl::StatusOr<std::string> path = FindInPath("mpirun");
+  if (path.ok()) return path;
+  return absl::NotFoundError("mpirun was not found in PATH: install Open MPI (Debian: apt-get install openmpi-bin)");
+}
+
+}  // namespace bearing::cli

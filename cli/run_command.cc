@@ -1,0 +1,152 @@
+// `bearing run`: a whole job on this machine, with nothing set up beforehand.
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/follow.h"
+#include "cli/job_names.h"
+#include "cli/jobs_client.h"
+#include "cli/local_service.h"
+#include "cli/mpirun.h"
+#include "cli/process.h"
+#include "cli/signals.h"
+#include "cli/spec_source.h"
+#include "cli/summary.h"
+
+namespace bearing::cli {
+namespace {
+
+constexpr int kDefaultRanks = 2;
+constexpr int kLogLines = 20;
+
+struct RunOptions {
+  SpecOptions spec;
+  int threads = 0;
+};
+
+constexpr char kResumeHint[] = "Running the same command again resumes from the last finished stage.";
+
+void PrintLogEnd(const std::string& path) {
+  std::cerr << "last lines of " << path << ":\n";
+  for (const std::string& line : LastLines(path, kLogLines)) std::cerr << "  " << line << '\n';
+}
+
+// Says what came of it and gives the exit code. `service` is nullptr when the job ran on somebody else's server.
+int Conclude(const FollowOutcome& outcome, LocalService* service, OutputFormat format) {
+  const bearing::v1::Job& job = outcome.job;
+  switch (outcome.how) {
+    case FollowOutcome::How::kInterrupted:
+      std::cerr << "interrupted. " << kResumeHint << '\n';
+      return kExitInterrupted;
+    case FollowOutcome::How::kBroken: {
+      const std::optional<LocalService::EarlyEnd> end = service->FindEarlyEnd();
+      std::cerr << "bearing: " << (end.has_value() ? end->what : "a process ended before the job did") << '\n';
+      if (end.has_value()) PrintLogEnd(end->log);
+      std::cerr << kResumeHint << '\n';
+      return kExitFailed;
+    }
+    case FollowOutcome::How::kLost:
+      return Fail(outcome.status);
+    case FollowOutcome::How::kEnded:
+      break;
+  }
+  if (job.state() == bearing::v1::JOB_STATE_SUCCEEDED) {
+    if (const absl::Status printed = PrintJob(job, format, ResultTable(job)); !printed.ok()) return Fail(printed);
+    return kExitOk;
+  }
+  if (format == OutputFormat::kJson || format == OutputFormat::kYaml) PrintJob(job, format, "").IgnoreError();
+  std::cerr << "bearing: the job " << StateName(job.state());
+  if (job.has_error()) std::cerr << ": " << ErrorText(job);
+  std::cerr << '\n';
+  if (service != nullptr && job.state() == bearing::v1::JOB_STATE_FAILED) std::cerr << "log: " << service->worker_log() << '\n';
+  return ExitCodeOf(job.state());
+}
+
+// Submits the job to `client` and follows it. `service` may be nullptr.
+int SubmitAndFollow(JobsClient& client, const bearing::v1::JobSpec& spec, LocalService* service, SignalFile& signals,
+                    const Globals& globals) {
+  bearing::v1::CreateJobRequest request;
+  *request.mutable_spec() = spec;
+  request.set_request_id(NewRequestId());
+  const absl::StatusOr<bearing::v1::Job> job = client.Create(request);
+  if (!job.ok()) {
+    if (service != nullptr) service->StopAndRemove();
+    return Fail(job.status(), ExitCodeOfNewJob(job.status()));
+  }
+  if (service != nullptr) {
+    if (const absl::Status started = service->StartWorkers(); !started.ok()) return Fail(started, kExitFailed);
+  }
+  ProgressPrinter printer = MakeProgressPrinter(!globals.no_progress);
+  FollowOptions options{.cancel_on_signal = true, .is_broken = nullptr};
+  if (service != nullptr) options.is_broken = [service] { return service->FindEarlyEnd().has_value(); };
+  const FollowOutcome outcome = FollowJob(client, *job, signals, printer, options);
+  const int code = Conclude(outcome, service, ParseOutputFormat(globals.output));
+  if (service != nullptr) service->Stop();
+  return code;
+}
+
+int RunLocally(const RunOptions& options, bearing::v1::JobSpec spec, SignalFile& signals, const Globals& globals) {
+  if (spec.ranks() == 0) spec.set_ranks(kDefaultRanks);
+  if (const absl::Status checked = CheckFiles(spec, spec.ranks()); !checked.ok()) {
+    return Fail(checked, ExitCodeOfNewJob(checked));
+  }
+  absl::StatusOr<LocalServiceOptions> programs = FindPrograms();
+  if (!programs.ok()) return Fail(programs.status(), kExitFailed);
+  programs->folder = absl::StrCat(spec.output(), "/.bearing/service");
+  programs->ranks = spec.ranks();
+  programs->threads = ThreadsPerRank(options.threads, AvailableCores(), spec.ranks());
+  absl::StatusOr<std::unique_ptr<LocalService>> service = LocalService::Open(*std::move(programs));
+  if (!service.ok()) return Fail(service.status());
+  const absl::Status started = (*service)->StartCoordinator([&signals] { return signals.Take(); });
+  if (absl::IsCancelled(started)) return kExitInterrupted;
+  if (!started.ok()) {
+    const int code = Fail(started, kExitFailed);
+    PrintLogEnd((*service)->coordinator_log());
+    return code;
+  }
+  JobsClient client((*service)->address());
+  return SubmitAndFollow(client, spec, service->get(), signals, globals);
+}
+
+int Run(const RunOptions& options, const Globals& globals, bool on_server) {
+  absl::StatusOr<SignalFile> signals = SignalFile::Open();
+  if (!signals.ok()) return Fail(signals.status());
+  const absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
+  if (!spec.ok()) return Fail(spec.status(), kExitInvalid);
+  if (!on_server) return RunLocally(options, *spec, *signals, globals);
+  JobsClient client(globals.server);
+  return SubmitAndFollow(client, *spec, /*service=*/nullptr, *signals, globals);
+}
+
+}  // namespace
+
+void AddRunCommand(CommandLine& line) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App* command = line.app.add_subcommand("run", "Run a whole job on this machine, with no server set up");
+  command->add_option("JOB", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("--ranks", options->spec.ranks, "Tensor-parallel ranks (default: as in the job file, else 2)")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--out", options->spec.output, "Output folder, instead of the job file's");
+  command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")
+      ->allow_extra_args(false);
+  command->add_option("--model", options->spec.model, "Model folder, instead of the job file's");
+  command->add_option("--threads", options->threads, "Threads a rank (default: the cores shared out)")
+      ->check(CLI::Range(1, 1024));
+  command->footer(
+      "Starts a coordinator on loopback and the workers, runs the job, shows its progress and stops everything again.\n"
+      "Logs: OUT/.bearing/service/. Ctrl-C cancels the job; running the same command again resumes it from the last\n"
+      "finished stage. With --server, the job runs there and nothing is started here.\n\n"
+      "Example:\n  bearing run examples/refusal.yaml --ranks 2 --out out/refusal");
+  command->callback([&line, options] {
+    line.action = [&line, options] {
+      // A server of the environment is for the other commands: `run` means this machine unless told otherwise.
+      return Run(*options, line.globals, line.app.get_option("--server")->count() > 0);
+    };
+  });
+}
+
+}  // namespace bearing::cli

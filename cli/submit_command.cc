@@ -1,0 +1,62 @@
+// `bearing submit`: hand a job to a coordinator.
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/follow.h"
+#include "cli/jobs_client.h"
+#include "cli/signals.h"
+#include "cli/spec_source.h"
+#include "cli/summary.h"
+
+namespace bearing::cli {
+namespace {
+
+struct SubmitOptions {
+  SpecOptions spec;
+  bool watch = false;
+  bool dry_run = false;
+  std::string request_id;
+};
+
+int Submit(const SubmitOptions& options, const Globals& globals) {
+  absl::StatusOr<SignalFile> signals = SignalFile::Open();
+  if (!signals.ok()) return Fail(signals.status());
+  const absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
+  if (!spec.ok()) return Fail(spec.status(), kExitInvalid);
+  JobsClient client(globals.server);
+  bearing::v1::CreateJobRequest request;
+  *request.mutable_spec() = *spec;
+  request.set_request_id(options.request_id.empty() ? NewRequestId() : options.request_id);
+  request.set_validate_only(options.dry_run);
+  const absl::StatusOr<bearing::v1::Job> job = client.Create(request);
+  if (!job.ok()) return Fail(job.status(), ExitCodeOfNewJob(job.status()));
+  const OutputFormat format = ParseOutputFormat(globals.output);
+  if (options.dry_run) {
+    std::cerr << "the job is valid; nothing was submitted\n";
+    const absl::Status printed = PrintJob(*job, format, "");
+    return printed.ok() ? kExitOk : Fail(printed);
+  }
+  if (const absl::Status printed = PrintJob(*job, format, job->name() + "\n"); !printed.ok()) return Fail(printed);
+  if (!options.watch) return kExitOk;
+  return WatchToEnd(client, *job, *signals, globals, /*print_result=*/false);
+}
+
+}  // namespace
+
+void AddSubmitCommand(CommandLine& line) {
+  auto options = std::make_shared<SubmitOptions>();
+  CLI::App* command = line.app.add_subcommand("submit", "Submit a job to a server and print its name");
+  command->add_option("-f,--file", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")
+      ->allow_extra_args(false);
+  command->add_flag("--watch", options->watch, "Stay until the job ends; the exit code is then the job's");
+  command->add_flag("--dry-run", options->dry_run, "Let the server check the job and submit nothing");
+  command->add_option("--request-id", options->request_id, "UUID that makes a repeated submission return the same job");
+  command->footer("Example:\n  name=$(bearing submit -f job.yaml --set select.kl_max=0.2)\n  bearing watch $name");
+  command->callback([&line, options] { line.action = [&line, options] { return Submit(*options, line.globals); }; });
+}
+
+}  // namespace bearing::cli

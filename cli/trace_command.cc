@@ -1,0 +1,126 @@
+// `bearing trace`: run prompts through a model and write what happened inside. The work is the worker's; this command checks
+// the flags and becomes the worker (or mpirun with the worker), so nothing stays in between.
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/mpirun.h"
+#include "cli/process.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::cli {
+namespace {
+
+struct TraceOptions {
+  std::string model;
+  std::string prompts;
+  std::string token_ids;
+  std::string out;
+  std::string dtype;
+  std::string ablate;
+  std::string add;
+  int layer = -1;
+  int ranks = 1;
+  int threads = 0;
+};
+
+absl::Status CheckIsFile(const char* flag, const std::string& path) {
+  std::error_code error;
+  if (path.empty() || std::filesystem::is_regular_file(path, error)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": no such file: ", path));
+}
+
+absl::Status Check(const TraceOptions& options) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(options.model, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--model: no such folder: ", options.model));
+  }
+  if (options.prompts.empty() == options.token_ids.empty()) {
+    return absl::InvalidArgumentError("exactly one of --prompts and --token-ids is needed");
+  }
+  BEARING_RETURN_IF_ERROR(CheckIsFile("--prompts", options.prompts));
+  BEARING_RETURN_IF_ERROR(CheckIsFile("--token-ids", options.token_ids));
+  BEARING_RETURN_IF_ERROR(CheckIsFile("--ablate", options.ablate));
+  BEARING_RETURN_IF_ERROR(CheckIsFile("--add", options.add));
+  if (options.add.empty() != (options.layer < 0)) {
+    return absl::InvalidArgumentError("--add and --layer go together: the direction is added at that layer");
+  }
+  const std::filesystem::path folder = std::filesystem::absolute(options.out).parent_path();
+  if (!std::filesystem::is_directory(folder, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--out: no such folder: ", folder.string()));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> WorkerArguments(const std::string& worker, const TraceOptions& options) {
+  std::vector<std::string> all = {worker, "trace", "--model", options.model, "--out", options.out};
+  const auto append = [&all](const char* flag, const std::string& value) {
+    if (!value.empty()) all.insert(all.end(), {flag, value});
+  };
+  append("--prompts", options.prompts);
+  append("--token-ids", options.token_ids);
+  append("--dtype", options.dtype);
+  append("--ablate", options.ablate);
+  append("--add", options.add);
+  if (options.layer >= 0) append("--layer", absl::StrCat(options.layer));
+  return all;
+}
+
+// Returns only when it fails.
+absl::Status Become(const std::vector<std::string>& arguments) {
+  std::vector<char*> pointers;
+  for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
+  pointers.push_back(nullptr);
+  execv(pointers[0], pointers.data());
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot start a program: ", arguments[0]));
+}
+
+int Trace(const TraceOptions& options) {
+  if (const absl::Status checked = Check(options); !checked.ok()) return Fail(checked, kExitInvalid);
+  const absl::StatusOr<std::string> worker = FindSibling("bearing-worker", "BEARING_WORKER");
+  if (!worker.ok()) return Fail(worker.status(), kExitFailed);
+  std::vector<std::string> arguments = WorkerArguments(*worker, options);
+  if (options.ranks > 1) {
+    const absl::StatusOr<std::string> mpirun = FindMpirun();
+    if (!mpirun.ok()) return Fail(mpirun.status(), kExitFailed);
+    arguments = MpirunArguments({.mpirun = *mpirun, .ranks = options.ranks, .is_root = geteuid() == 0}, arguments);
+  }
+  const int threads = ThreadsPerRank(options.threads, AvailableCores(), options.ranks);
+  for (const auto& [name, value] : ThreadEnvironment(threads)) setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
+  return Fail(Become(arguments), kExitFailed);
+}
+
+}  // namespace
+
+void AddTraceCommand(CommandLine& line) {
+  auto options = std::make_shared<TraceOptions>();
+  CLI::App* command = line.app.add_subcommand("trace", "Write residuals and logits of prompts, for other tools to check");
+  command->add_option("--model", options->model, "Model folder (Hugging Face layout)")->required();
+  command->add_option("--prompts", options->prompts, "Prompt file; each prompt goes through the chat template");
+  command->add_option("--token-ids", options->token_ids, "JSON file with a list of lists of token ids (no tokenizer is used)");
+  command->add_option("--out", options->out, "File to write (safetensors: token ids, residual [n, L+1, d], logits [n, V])")
+      ->required();
+  command->add_option("--ranks", options->ranks, "Tensor-parallel ranks (default 1)")->check(CLI::Range(1, 1024));
+  command->add_option("--dtype", options->dtype, "What the forward pass computes in")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  command->add_option("--ablate", options->ablate, "Direction file to remove at every layer");
+  command->add_option("--add", options->add, "Direction file to add, at --layer");
+  command->add_option("--layer", options->layer, "Layer of --add")->check(CLI::Range(0, 100000));
+  command->add_option("--threads", options->threads, "Threads a rank (default: the cores shared out)")
+      ->check(CLI::Range(1, 1024));
+  command->footer(
+      "Needs no server.\n\n"
+      "Example:\n  bearing trace --model MODEL --prompts prompts.json --out trace.safetensors --ranks 2\n"
+      "  bearing trace --model MODEL --token-ids ids.json --out ablated.safetensors --ablate out/direction.safetensors");
+  command->callback([&line, options] { line.action = [options] { return Trace(*options); }; });
+}
+
+}  // namespace bearing::cli

@@ -1,0 +1,107 @@
+#include "coordinator/job_checker.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "jobs/job_spec.h"
+#include "jobs/prompt_fields.h"
+#include "sharding/checkpoint_reader.h"
+#include "sharding/dtype.h"
+#include "sharding/shard_plan.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::coordinator {
+namespace {
+
+using bearing::v1::JobSpec;
+
+// A path that leads nowhere is a wrong job file; anything wrong inside the folder is a model that cannot run.
+absl::Status ModelError(const absl::Status& status) {
+  const std::string text = absl::StrCat("model.path: ", status.message());
+  if (absl::IsNotFound(status)) return absl::InvalidArgumentError(text);
+  return absl::FailedPreconditionError(text);
+}
+
+// Clients resolve paths; a relative one would be read against the folder the coordinator happened to start in.
+std::vector<jobs::FieldViolation> RelativePaths(const JobSpec& spec) {
+  std::vector<jobs::FieldViolation> violations;
+  const auto check = [&](std::string field, const std::string& path) {
+    if (path.empty() || path.front() == '/') return;
+    violations.push_back({std::move(field), absl::StrCat("must be an absolute path, found \"", path, "\"")});
+  };
+  check("model.path", spec.model().path());
+  check("model.chat_template", spec.model().chat_template());
+  for (const jobs::PromptField& field : jobs::PromptFields()) {
+    const bearing::v1::PromptSource* source = jobs::FindSource(spec, field);
+    if (source != nullptr) check(field.Path() + ".file", source->file());
+  }
+  check("output", spec.output());
+  return violations;
+}
+
+absl::StatusOr<std::unique_ptr<sharding::CheckpointReader>> OpenModel(const JobSpec& spec) {
+  auto reader = sharding::CheckpointReader::Open(spec.model().path());
+  if (!reader.ok()) return ModelError(reader.status());
+  return reader;
+}
+
+void CopyRange(const sharding::Range& from, bearing::v1::Range* to) {
+  to->set_begin(from.begin);
+  to->set_end(from.end);
+}
+
+bearing::v1::ShardPlan ToProto(const sharding::ShardPlan& plan) {
+  bearing::v1::ShardPlan proto;
+  for (const sharding::RankPlan& rank : plan.ranks) {
+    bearing::v1::RankPlan* out = proto.add_ranks();
+    CopyRange(rank.heads, out->mutable_heads());
+    CopyRange(rank.kv_heads, out->mutable_kv_heads());
+    CopyRange(rank.mlp, out->mutable_mlp());
+    CopyRange(rank.vocab, out->mutable_vocab());
+    out->set_weight_bytes(rank.weight_bytes);
+  }
+  return proto;
+}
+
+absl::StatusOr<sharding::ShardPlan> PlanModel(const sharding::CheckpointReader& reader, int ranks) {
+  auto plan = sharding::MakeShardPlan(reader.config(), reader.layout(), ranks);
+  if (!plan.ok()) return absl::FailedPreconditionError(absl::StrCat("ranks: ", plan.status().message()));
+  return plan;
+}
+
+class FileJobChecker final : public JobChecker {
+ public:
+  absl::Status Check(JobSpec* spec, absl::FunctionRef<absl::Status()> proceed) const override {
+    jobs::ApplyDefaults(*spec);
+    std::vector<jobs::FieldViolation> violations = jobs::ValidateFields(*spec);
+    for (jobs::FieldViolation& violation : RelativePaths(*spec)) violations.push_back(std::move(violation));
+    BEARING_RETURN_IF_ERROR(jobs::ToStatus(violations));
+    BEARING_RETURN_IF_ERROR(proceed());
+    BEARING_RETURN_IF_ERROR(jobs::ToStatus(jobs::ValidateFiles(*spec)));
+    BEARING_RETURN_IF_ERROR(proceed());
+    BEARING_ASSIGN_OR_RETURN(std::unique_ptr<sharding::CheckpointReader> reader, OpenModel(*spec));
+    if (spec->ranks() != 0) BEARING_RETURN_IF_ERROR(PlanModel(*reader, spec->ranks()).status());
+    return proceed();
+  }
+
+  absl::StatusOr<ModelPlan> Plan(const JobSpec& spec, int ranks) const override {
+    BEARING_ASSIGN_OR_RETURN(std::unique_ptr<sharding::CheckpointReader> reader, OpenModel(spec));
+    BEARING_ASSIGN_OR_RETURN(sharding::ShardPlan plan, PlanModel(*reader, ranks));
+    const int64_t disk_size = sharding::DTypeSize(reader->config().dtype);
+    const int64_t compute_size =
+        sharding::DTypeSize(spec.model().dtype() == "bfloat16" ? sharding::DType::kBF16 : sharding::DType::kF32);
+    ModelPlan result;
+    result.plan = ToProto(plan);
+    for (const sharding::RankPlan& rank : plan.ranks)
+      result.compute_bytes.push_back(rank.weight_bytes / disk_size * compute_size);
+    return result;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<JobChecker> MakeFileJobChecker() { return std::make_unique<FileJobChecker>(); }
+
+}  // namespace bearing::coordinator

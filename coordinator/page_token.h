@@ -1,0 +1,20 @@
+// The opaque mark of where a list goes on, bound to the filter it was made for.
+#ifndef BEARING_COORDINATOR_PAGE_TOKEN_H_
+#define BEARING_COORDINATOR_PAGE_TOKEN_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "bearing/v1/job.pb.h"
+
+namespace bearing::coordinator {
+
+std::string MakePageToken(bearing::v1::JobState filter, int64_t before_id);
+
+// 0 for an empty token (= from the newest). InvalidArgument for a token that was not made here or for another filter.
+absl::StatusOr<int64_t> ParsePageToken(const std::string& token, bearing::v1::JobState filter);
+
+}  // namespace bearing::coordinator
+
+#endif  // BEARING_COORDINATOR_PAGE_TOKEN_H_

@@ -1,0 +1,131 @@
+#include "coordinator/watch_reactor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "coordinator/grpc_status.h"
+
+namespace bearing::coordinator {
+
+void WatchQueue::Push(std::shared_ptr<const StoredJob> job) {
+  if (job->sequence <= newest_) return;
+  newest_ = job->sequence;
+  if (!queue_.empty()) {
+    const bearing::v1::Job& last = queue_.back()->job;
+    if (last.state() == job->job.state() && last.attempt() == job->job.attempt()) queue_.pop_back();
+  }
+  queue_.push_back(std::move(job));
+}
+
+std::shared_ptr<const StoredJob> WatchQueue::Pop() {
+  if (queue_.empty()) return nullptr;
+  std::shared_ptr<const StoredJob> first = std::move(queue_.front());
+  queue_.pop_front();
+  return first;
+}
+
+void WatchQueue::SkipUpTo(int64_t sequence) {
+  while (!queue_.empty() && queue_.front()->sequence <= sequence) queue_.pop_front();
+  newest_ = std::max(newest_, sequence);
+}
+
+WatchReactor::WatchReactor(std::string job_name, JobFeed* feed, const Clock* clock, std::chrono::milliseconds keepalive)
+    : job_name_(std::move(job_name)), feed_(feed), clock_(clock), keepalive_(keepalive), last_write_(clock->SteadyNow()) {}
+
+WatchReactor* WatchReactor::Start(const bearing::v1::WatchJobRequest& request, JobStore* store, JobFeed* feed,
+                                  const Clock* clock, std::chrono::milliseconds keepalive) {
+  // `held` keeps the reactor alive to the end of this function, even if the stream is over before that.
+  std::shared_ptr<WatchReactor> held(new WatchReactor(request.name(), feed, clock, keepalive));
+  held->self_ = held;
+  held->Begin(request, store);
+  return held.get();
+}
+
+void WatchReactor::Begin(const bearing::v1::WatchJobRequest& request, JobStore* store) {
+  absl::Status status = feed_->Subscribe(job_name_, self_);
+  absl::StatusOr<StoredJob> snapshot = absl::UnknownError("");
+  if (status.ok()) {
+    snapshot = store->Get(job_name_);
+    status = snapshot.status();
+  }
+  absl::MutexLock lock(&mutex_);
+  begun_ = true;
+  if (!status.ok()) return EndWith(status);
+  const bool final = IsFinal(snapshot->job.state());
+  // A number from the future is of another store: only the snapshot can help then.
+  if (request.after_sequence() != snapshot->sequence) {
+    queue_.Push(std::make_shared<const StoredJob>(*std::move(snapshot)));
+  } else {
+    queue_.SkipUpTo(request.after_sequence());
+  }
+  if (final) return EndWith(absl::OkStatus());
+  Pump();
+}
+
+void WatchReactor::Offer(std::shared_ptr<const StoredJob> job) {
+  absl::MutexLock lock(&mutex_);
+  const bool final = IsFinal(job->job.state());
+  queue_.Push(std::move(job));
+  if (final) return EndWith(absl::OkStatus());
+  Pump();
+}
+
+void WatchReactor::Tick(SteadyTime now) {
+  absl::MutexLock lock(&mutex_);
+  if (!begun_ || writing_ || finished_ || !queue_.empty() || now - last_write_ < keepalive_) return;
+  const int64_t sequence = message_.sequence();
+  message_.Clear();
+  message_.set_keepalive(true);
+  message_.set_sequence(sequence);
+  writing_ = true;
+  StartWrite(&message_);
+}
+
+void WatchReactor::Close() {
+  absl::MutexLock lock(&mutex_);
+  EndWith(absl::UnavailableError("the coordinator is shutting down; watch again with after_sequence"));
+}
+
+void WatchReactor::OnWriteDone(bool ok) {
+  absl::MutexLock lock(&mutex_);
+  writing_ = false;
+  last_write_ = clock_->SteadyNow();
+  if (!ok) {
+    while (!queue_.empty()) queue_.Pop();
+    EndWith(absl::CancelledError("the watcher went away"));
+  }
+  Pump();
+}
+
+void WatchReactor::OnCancel() {
+  absl::MutexLock lock(&mutex_);
+  while (!queue_.empty()) queue_.Pop();
+  EndWith(absl::CancelledError("the watcher went away"));
+}
+
+void WatchReactor::OnDone() {
+  feed_->Unsubscribe(job_name_, this);
+  // The last owner may be this one: nothing of the reactor is touched after it is released.
+  std::shared_ptr<WatchReactor> last = std::move(self_);
+}
+
+void WatchReactor::EndWith(const absl::Status& status) {
+  if (!end_.has_value()) end_ = status;
+  Pump();
+}
+
+void WatchReactor::Pump() {
+  if (!begun_ || writing_ || finished_) return;
+  if (std::shared_ptr<const StoredJob> next = queue_.Pop(); next != nullptr) {
+    message_.Clear();
+    *message_.mutable_job() = next->job;
+    message_.set_sequence(next->sequence);
+    writing_ = true;
+    StartWrite(&message_);
+  } else if (end_.has_value()) {
+    finished_ = true;
+    Finish(ToGrpc(*end_));
+  }
+}
+
+}  // namespace bearing::coordinator

@@ -1,0 +1,17 @@
+// "Did you mean" for a mistyped name.
+#ifndef BEARING_JOBS_DID_YOU_MEAN_H_
+#define BEARING_JOBS_DID_YOU_MEAN_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bearing::jobs {
+
+// The name of `known` that is nearest to `name` in edits (insert, delete, replace, swap of neighbours; case, '_' and '-' do not
+// count); empty when none is near enough to be meant.
+std::string NearestName(std::string_view name, const std::vector<std::string>& known);
+
+}  // namespace bearing::jobs
+
+#endif  // BEARING_JOBS_DID_YOU_MEAN_H_

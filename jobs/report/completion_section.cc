@@ -1,0 +1,79 @@
+#include <map>
+
+#include "jobs/report/html_text.h"
+#include "jobs/report/report_tables.h"
+#include "sharding/concat.h"
+
+namespace bearing::jobs {
+namespace {
+
+// How many prompts of a side are open from the start.
+constexpr size_t kOpenAtFirst = 2;
+
+struct Pair {
+  const Completion* before = nullptr;
+  const Completion* after = nullptr;
+};
+
+// The completions of one side, one entry a prompt, in the order of the file.
+std::vector<Pair> PairUp(const std::vector<Completion>& completions, std::string_view side, std::string_view intervention) {
+  std::vector<Pair> pairs;
+  std::map<std::string, size_t> index;
+  for (const Completion& completion : completions) {
+    const bool before = completion.intervention == "baseline";
+    if (completion.side != side || (!before && completion.intervention != intervention)) continue;
+    const auto [at, is_new] = index.emplace(completion.prompt, pairs.size());
+    if (is_new) pairs.emplace_back();
+    (before ? pairs[at->second].before : pairs[at->second].after) = &completion;
+  }
+  return pairs;
+}
+
+std::string Verdict(const Completion* completion, const std::string& concept_name) {
+  if (completion == nullptr) return "–";
+  return completion->shows_concept ? concept_name : Concat("no ", concept_name);
+}
+
+std::string Response(const Completion* completion, const std::string& heading, const std::string& concept_name) {
+  if (completion == nullptr)
+    return Concat("<div class=\"response\"><h4>", heading, "</h4><p class=\"muted\">not generated</p></div>");
+  const std::string marker =
+      completion->matched_marker.empty() ? "" : Concat(": contains “", EscapeHtml(completion->matched_marker), "”");
+  return Concat("<div class=\"response\"><h4>", heading, " <span class=\"chip", completion->shows_concept ? " shows" : "",
+                "\">", Verdict(completion, concept_name), marker, "</span></h4><p class=\"text\">",
+                EscapeHtml(completion->response), "</p></div>");
+}
+
+std::string Side(const ReportData& data, const char* side, const char* intervention, const std::string& title,
+                 const std::string& changed) {
+  const std::string concept_name = EscapeHtml(data.concept_name);
+  const std::vector<Pair> pairs = PairUp(data.completions, side, intervention);
+  if (pairs.empty()) return "";
+  std::string out = Concat("<h3>", title, "</h3>");
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const auto& [before, after] = pairs[i];
+    const Completion& any = before != nullptr ? *before : *after;
+    const std::string category =
+        any.category.empty() ? "" : Concat(" <span class=\"muted\">", EscapeHtml(any.category), "</span>");
+    out += Concat("<details class=\"completion\"", i < kOpenAtFirst ? " open" : "", "><summary><span class=\"prompt\">",
+                  EscapeHtml(any.prompt), "</span>", category, " <span class=\"verdict\">", Verdict(before, concept_name),
+                  " → ", Verdict(after, concept_name), "</span></summary><div class=\"pair\">",
+                  Response(before, "Unchanged", concept_name), Response(after, changed, concept_name), "</div></details>");
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string CompletionSection(const ReportData& data) {
+  const std::string sides =
+      Side(data, "positive", "ablation", "Positive prompts: unchanged and with the direction ablated", "Direction ablated") +
+      Side(data, "negative", "addition", "Negative prompts: unchanged and with the direction added", "Direction added");
+  if (sides.empty()) return "";
+  return Concat(
+      "<section><h2>Completions side by side</h2><p class=\"callout\">These are raw outputs of a model whose behaviour was "
+      "changed on purpose; they may be wrong, offensive or harmful.</p>",
+      sides, "</section>");
+}
+
+}  // namespace bearing::jobs

@@ -1,0 +1,118 @@
+#include <nlohmann/json.hpp>
+
+#include "jobs/report/report.h"
+
+namespace bearing::jobs {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+json Score(const std::optional<double>& value) { return value.has_value() ? json(*value) : json(nullptr); }
+
+json CandidateJson(const Candidate& candidate, const SelectionRule& rule) {
+  return {{"position", candidate.position},
+          {"layer", candidate.layer},
+          {"norm", candidate.norm},
+          {"bypass", Score(candidate.bypass)},
+          {"induce", Score(candidate.induce)},
+          {"kl", Score(candidate.kl)},
+          {"discarded_by", DiscardName(Classify(candidate, rule))}};
+}
+
+json SelectionJson(const ReportData& data) {
+  const Selection selection = Select(data.candidates, data.rule);
+  json out = {{"kl_max", data.rule.kl_max},
+              {"induce_min", data.rule.induce_min},
+              {"prune_layers", data.rule.prune_layers},
+              {"first_pruned_layer", data.rule.first_pruned_layer()},
+              {"complete", data.complete},
+              {"relaxations", data.relaxations},
+              {"considered", selection.considered},
+              {"kept", selection.kept},
+              {"discarded", selection.discarded},
+              {"selected", nullptr},
+              {"candidates", json::array()}};
+  for (const Candidate& candidate : data.candidates) out["candidates"].push_back(CandidateJson(candidate, data.rule));
+  if (data.selected >= 0 && data.selected < static_cast<int>(data.candidates.size())) {
+    out["selected"] = CandidateJson(data.candidates[data.selected], data.rule);
+  }
+  return out;
+}
+
+json RatesJson(const ReportData& data) {
+  json out = json::array();
+  const std::pair<const char*, const char*> measured[] = {
+      {"positive", "baseline"}, {"positive", "ablation"}, {"negative", "baseline"}, {"negative", "addition"}};
+  for (const auto& [side, intervention] : measured) {
+    const Rate rate = ConceptRate(data.completions, side, intervention);
+    if (rate.n == 0) continue;
+    out.push_back({{"side", side},
+                   {"intervention", intervention},
+                   {"share", rate.share},
+                   {"standard_error", rate.standard_error},
+                   {"n", rate.n}});
+  }
+  return out;
+}
+
+json MetricJson(const ReportData& data) {
+  json tokens = json::array();
+  for (const ReportData::MetricToken& token : data.metric_tokens) {
+    tokens.push_back({{"id", token.id},
+                      {"text", token.text},
+                      {"positive_probability", token.positive_probability},
+                      {"negative_probability", token.negative_probability}});
+  }
+  return {{"tokens", tokens},
+          {"derived", data.metric_tokens_derived},
+          {"positive_baseline", data.positive_metric},
+          {"negative_baseline", data.negative_metric}};
+}
+
+json NamedRows(const std::vector<std::pair<std::string, std::string>>& rows) {
+  json out = json::object();
+  for (const auto& [name, value] : rows) out[name] = value;
+  return out;
+}
+
+}  // namespace
+
+std::string RenderReportJson(const ReportData& data) {
+  json out = {
+      {"title", data.title},
+      {"concept", data.concept_name},
+      {"version", data.version},
+      {"created", data.created},
+      {"model",
+       {{"name", data.model_name}, {"digest", data.model_digest}, {"num_layers", data.num_layers}, {"d_model", data.d_model}}},
+      {"dtype", data.dtype},
+      {"ranks", data.ranks},
+      {"num_positions", data.num_positions},
+      {"position_tokens", data.position_tokens},
+      {"metric", MetricJson(data)},
+      {"selection", SelectionJson(data)},
+      {"rates", RatesJson(data)},
+      {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
+  out["prompts"] = json::array();
+  for (const auto& [name, counts] : data.prompt_counts) {
+    out["prompts"].push_back({{"set", name}, {"given", counts.first}, {"kept", counts.second}});
+  }
+  out["completions"] = json::array();
+  for (const Completion& completion : data.completions) {
+    out["completions"].push_back({{"side", completion.side},
+                                  {"intervention", completion.intervention},
+                                  {"category", completion.category},
+                                  {"prompt", completion.prompt},
+                                  {"response", completion.response},
+                                  {"shows_concept", completion.shows_concept},
+                                  {"matched_marker", completion.matched_marker}});
+  }
+  out["verification"] = NamedRows(data.verification);
+  out["stage_seconds"] = json::object();
+  for (const auto& [stage, seconds] : data.stage_seconds) out["stage_seconds"][stage] = seconds;
+  out["provenance"] = NamedRows(data.provenance);
+  // Completions may end in the middle of a character; such bytes become U+FFFD.
+  return out.dump(2, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace bearing::jobs

@@ -1,0 +1,54 @@
+#include "cli/completion.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "tests/sharding/temp_folder.h"
+
+namespace bearing::cli {
+namespace {
+
+using ::testing::HasSubstr;
+
+class CompletionTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    app_.add_option("--server", server_, "Server");
+    CLI::App* run = app_.add_subcommand("run", "Run the user's job");
+    run->add_flag("--fast", fast_, "Quickly");
+    app_.add_subcommand("list", "List jobs");
+  }
+
+  CLI::App app_;
+  std::string server_;
+  bool fast_ = false;
+};
+
+TEST_F(CompletionTest, BashScriptCompletes) {
+  const bearing::testing::TempFolder folder;
+  bearing::testing::WriteText(folder / "script",
+                              CompletionScript(app_, "bash") +
+                                  "COMP_WORDS=(bearing run --f); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
+                                  "COMP_WORDS=(bearing l); COMP_CWORD=1; _bearing; echo ${COMPREPLY[@]}\n");
+  const std::string command = "bash " + (folder / "script") + " > " + (folder / "out");
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  EXPECT_EQ(bearing::testing::ReadText(folder / "out"), "--fast\nlist\n");
+}
+
+TEST_F(CompletionTest, FishQuotesDescriptions) {
+  const std::string script = CompletionScript(app_, "fish");
+  EXPECT_THAT(script, HasSubstr("-a run -d 'Run the user\\'s job'"));
+  EXPECT_THAT(script, HasSubstr("-l server -r -d 'Server'"));
+  EXPECT_THAT(script, HasSubstr("'__fish_seen_subcommand_from run' -l fast -d 'Quickly'"));
+}
+
+TEST_F(CompletionTest, ZshUsesTheBashScript) {
+  EXPECT_THAT(CompletionScript(app_, "zsh"), HasSubstr("#compdef bearing"));
+  EXPECT_THAT(CompletionScript(app_, "zsh"), HasSubstr("complete -o filenames -F _bearing bearing"));
+}
+
+}  // namespace
+}  // namespace bearing::cli

@@ -1,0 +1,14 @@
+// A report with the recorded scores of yi-6b-chat, norms and completions made up.
+#ifndef BEARING_TESTS_JOBS_REPORT_FIXTURE_H_
+#define BEARING_TESTS_JOBS_REPORT_FIXTURE_H_
+
+#include "jobs/report/report.h"
+
+namespace bearing::jobs {
+
+// With `complete` every candidate has all scores; without, those that "cheap tests first" measures.
+ReportData ExampleReport(bool complete);
+
+}  // namespace bearing::jobs
+
+#endif  // BEARING_TESTS_JOBS_REPORT_FIXTURE_H_

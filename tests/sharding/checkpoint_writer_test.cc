@@ -1,0 +1,339 @@
+#include "sharding/checkpoint_writer.h"
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "nlohmann/json.hpp"
+#include "sharding/sha256.h"
+#include "tests/sharding/status_testing.h"
+#include "tests/sharding/temp_folder.h"
+#include "tests/sharding/tiny_checkpoint.h"
+
+namespace bearing::sharding {
+namespace {
+
+namespace fs = std::filesystem;
+using bearing::testing::Fails;
+using bearing::testing::ReadText;
+using bearing::testing::Succeeds;
+using bearing::testing::TempFolder;
+using bearing::testing::TensorBytes;
+using bearing::testing::TinyModel;
+using bearing::testing::WriteText;
+using bearing::testing::WriteTinyCheckpoint;
+using nlohmann::ordered_json;
+
+constexpr char kDown[] = "model.layers.1.mlp.down_proj.weight";
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
+constexpr char kIndex[] = "model.safetensors.index.json";
+
+TensorBytes ReadAll(const std::string& folder) {
+  TensorBytes tensors;
+  const auto reader = CheckpointReader::Open(folder);
+  EXPECT_TRUE(Succeeds(reader));
+  if (!reader.ok()) return tensors;
+  for (const CheckpointReader::Shard& shard : (*reader)->shards()) {
+    for (const SafetensorsEntry& entry : shard.header.entries) {
+      std::string& bytes = tensors[entry.name];
+      bytes.resize(static_cast<size_t>(entry.num_bytes));
+      EXPECT_TRUE(Succeeds((*reader)->Read(entry.name, absl::MakeSpan(bytes))));
+    }
+  }
+  return tensors;
+}
+
+// Every file of a folder, by path relative to it.
+std::map<std::string, std::string> FilesOf(const std::string& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& file : fs::recursive_directory_iterator(folder)) {
+    if (file.is_regular_file()) files[fs::relative(file.path(), folder).string()] = ReadText(file.path().string());
+  }
+  return files;
+}
+
+class CheckpointWriterTest : public ::testing::Test {
+ protected:
+  void Open(const TinyModel& model) {
+    tensors_ = WriteTinyCheckpoint(in_, model);
+    Reopen();
+  }
+
+  void Reopen() {
+    auto reader = CheckpointReader::Open(in_);
+    ASSERT_TRUE(Succeeds(reader));
+    reader_ = *std::move(reader);
+  }
+
+  std::unique_ptr<CheckpointWriter> Create(const std::string& out, bool untie = true) const {
+    auto writer = CheckpointWriter::Create(reader_.get(), out, {.untie = untie});
+    EXPECT_TRUE(Succeeds(writer));
+    return *std::move(writer);
+  }
+
+  // The whole job with `ranks` writers; `edits` maps a tensor to its new bytes, whose rows the ranks share.
+  void WriteCopy(const std::string& out, const TensorBytes& edits, int ranks, bool untie = true) const {
+    std::vector<std::string> edited;
+    for (const auto& [name, bytes] : edits) edited.push_back(name);
+    std::vector<std::unique_ptr<CheckpointWriter>> writers;
+    for (int rank = 0; rank < ranks; ++rank) writers.push_back(Create(out, untie));
+    ASSERT_TRUE(Succeeds(writers[0]->Prepare()));
+    for (int rank = 0; rank < ranks; ++rank) {
+      CheckpointWriter& writer = *writers[static_cast<size_t>(rank)];
+      ASSERT_TRUE(Succeeds(writer.CopyUnedited(edited, rank, ranks)));
+      for (const auto& [name, bytes] : edits) {
+        const auto at = reader_->Find(name);
+        const std::vector<int64_t> shape = at.ok() ? reader_->entry(*at).shape : std::vector<int64_t>{11, 16};
+        const int64_t rows = shape.size() == 2 ? shape[0] : 1;
+        const Range mine = EvenRange(rows, ranks, rank);
+        const size_t row_bytes = bytes.size() / static_cast<size_t>(rows);
+        ASSERT_TRUE(Succeeds(writer.WriteRows(name, mine.begin,
+                                              absl::MakeConstSpan(bytes.data() + static_cast<size_t>(mine.begin) * row_bytes,
+                                                                  static_cast<size_t>(mine.size()) * row_bytes))));
+      }
+      ASSERT_TRUE(Succeeds(writer.Sync()));
+    }
+    EXPECT_FALSE(fs::exists(out));
+    ASSERT_TRUE(Succeeds(writers[0]->Commit()));
+    EXPECT_FALSE(fs::exists(out + ".partial"));
+  }
+
+  std::string Edited(const std::string& tensor) const { return std::string(tensors_.at(tensor).size(), 'e'); }
+
+  const TempFolder folder_;
+  const std::string in_ = folder_ / "in";
+  const std::string out_ = folder_ / "out";
+  TensorBytes tensors_;
+  std::unique_ptr<CheckpointReader> reader_;
+};
+
+TEST_F(CheckpointWriterTest, UneditedCopyHasTheSameBytesInEveryFile) {
+  for (const int shards : {1, 3}) {
+    const TempFolder folder;
+    WriteTinyCheckpoint(folder / "in", {.family = "qwen2", .shards = shards});
+    const auto reader = CheckpointReader::Open(folder / "in");
+    ASSERT_TRUE(Succeeds(reader));
+    auto writer = CheckpointWriter::Create(reader->get(), folder / "out", {});
+    ASSERT_TRUE(Succeeds(writer));
+    ASSERT_TRUE(Succeeds((*writer)->Prepare()));
+    ASSERT_TRUE(Succeeds((*writer)->CopyUnedited({}, 0, 1)));
+    ASSERT_TRUE(Succeeds((*writer)->Sync()));
+    ASSERT_TRUE(Succeeds((*writer)->Commit()));
+    std::map<std::string, std::string> want = FilesOf(folder / "in");
+    want.erase("modeling_custom.py");
+    EXPECT_EQ(FilesOf(folder / "out"), want);
+    std::vector<std::string> names;
+    for (const auto& [name, bytes] : want) names.push_back(name);
+    EXPECT_EQ((*writer)->files(), names);
+    EXPECT_EQ(*(*CheckpointReader::Open(folder / "out"))->Digest(), *(*reader)->Digest());
+  }
+}
+
+TEST_F(CheckpointWriterTest, HeaderThatIsNotPaddedIsKept) {
+  Open({});
+  // A header whose length is no multiple of 8 and that ends in a newline.
+  const SafetensorsHeader& header = reader_->shards()[0].header;
+  const std::string bytes = ReadText(in_ + "/model.safetensors");
+  const std::string json = header.raw_json.substr(0, header.raw_json.rfind('}') + 1) + " \n\n";
+  WriteText(in_ + "/model.safetensors", FrameSafetensorsHeader(json) + bytes.substr(static_cast<size_t>(header.data_begin)));
+  Reopen();
+  WriteCopy(out_, {}, 1);
+  EXPECT_EQ(ReadText(out_ + "/model.safetensors"), ReadText(in_ + "/model.safetensors"));
+}
+
+TEST_F(CheckpointWriterTest, OnlyEditedTensorsChange) {
+  for (const int shards : {1, 3}) {
+    const TempFolder folder;
+    Open({.family = "qwen2", .shards = shards});
+    const TensorBytes edits = {{kDown, Edited(kDown)}, {"model.norm.weight", Edited("model.norm.weight")}};
+    WriteCopy(folder / "out", edits, 1);
+    TensorBytes want = tensors_;
+    for (const auto& [name, bytes] : edits) want[name] = bytes;
+    EXPECT_EQ(ReadAll(folder / "out"), want);
+    fs::remove_all(in_);
+  }
+}
+
+TEST_F(CheckpointWriterTest, RowsLandInPlace) {
+  Open({});
+  const auto writer = Create(out_);
+  ASSERT_TRUE(Succeeds(writer->Prepare()));
+  ASSERT_TRUE(Succeeds(writer->CopyUnedited({}, 0, 1)));
+  const std::string rows(2 * 20, 'r');
+  ASSERT_TRUE(Succeeds(writer->WriteRows(kDown, 13, rows)));
+  ASSERT_TRUE(Succeeds(writer->Sync()));
+  ASSERT_TRUE(Succeeds(writer->Commit()));
+  TensorBytes want = tensors_;
+  want[kDown].replace(13 * 20, 40, rows);
+  EXPECT_EQ(ReadAll(out_), want);
+}
+
+TEST_F(CheckpointWriterTest, AnyNumberOfRanksGivesTheSameBytes) {
+  for (const TinyModel& model : {TinyModel{.family = "qwen2", .shards = 3}, TinyModel{.tied = true, .shards = 1},
+                                 TinyModel{.tied = true, .shards = 2}}) {
+    const TempFolder folder;
+    Open(model);
+    const TensorBytes edits = {{kDown, Edited(kDown)}, {kEmbedding, Edited(kEmbedding)}};
+    for (const int ranks : {1, 2, 3, 7}) WriteCopy(folder / std::to_string(ranks), edits, ranks);
+    const auto want = FilesOf(folder / "1");
+    for (const int ranks : {2, 3, 7}) EXPECT_EQ(FilesOf(folder / std::to_string(ranks)), want) << ranks;
+    fs::remove_all(in_);
+  }
+}
+
+TEST_F(CheckpointWriterTest, UntiesASingleFile) {
+  Open({.tied = true});
+  WriteCopy(out_, {{kEmbedding, Edited(kEmbedding)}}, 2);
+  TensorBytes want = tensors_;
+  want["lm_head.weight"] = tensors_.at(kEmbedding);
+  want[kEmbedding] = Edited(kEmbedding);
+  EXPECT_EQ(ReadAll(out_), want);
+  const auto reader = CheckpointReader::Open(out_);
+  ASSERT_TRUE(Succeeds(reader));
+  EXPECT_FALSE((*reader)->config().tied_embeddings);
+  EXPECT_FALSE(fs::exists(out_ + "/" + kIndex));
+  const SafetensorsHeader& header = (*reader)->shards()[0].header;
+  EXPECT_EQ(header.data_begin % 8, 0);
+  EXPECT_EQ(header.metadata.at("format"), "pt");
+  EXPECT_EQ(header.entries.back().name, "lm_head.weight");
+  const auto& before = reader_->shards()[0].header.entries;
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(header.entries[i].name, before[i].name);
+}
+
+TEST_F(CheckpointWriterTest, UntieChangesOneKeyOfTheConfig) {
+  Open({.tied = true});
+  WriteCopy(out_, {}, 1);
+  ordered_json want = ordered_json::parse(ReadText(in_ + "/config.json"));
+  want["tie_word_embeddings"] = false;
+  EXPECT_EQ(ReadText(out_ + "/config.json"), want.dump(2) + "\n");
+}
+
+TEST_F(CheckpointWriterTest, UntieAddsAShard) {
+  Open({.tied = true, .shards = 3});
+  WriteCopy(out_, {{kEmbedding, Edited(kEmbedding)}}, 2);
+  TensorBytes want = tensors_;
+  want["lm_head.weight"] = tensors_.at(kEmbedding);
+  want[kEmbedding] = Edited(kEmbedding);
+  EXPECT_EQ(ReadAll(out_), want);
+  const ordered_json before = ordered_json::parse(ReadText(in_ + "/" + kIndex));
+  const ordered_json after = ordered_json::parse(ReadText(out_ + "/" + kIndex));
+  EXPECT_EQ(after["metadata"]["total_size"].get<int64_t>(), before["metadata"]["total_size"].get<int64_t>() + 11 * 16 * 2);
+  const std::string shard = after["weight_map"]["lm_head.weight"];
+  EXPECT_TRUE(fs::exists(out_ + "/" + shard));
+  for (const auto& [name, file] : before["weight_map"].items()) EXPECT_EQ(after["weight_map"][name], file);
+  EXPECT_EQ(ReadText(out_ + "/model-00003-of-00003.safetensors"), ReadText(in_ + "/model-00003-of-00003.safetensors"));
+}
+
+TEST_F(CheckpointWriterTest, StaysTiedWhenAsked) {
+  Open({.tied = true});
+  WriteCopy(out_, {{kEmbedding, Edited(kEmbedding)}}, 1, /*untie=*/false);
+  TensorBytes want = tensors_;
+  want[kEmbedding] = Edited(kEmbedding);
+  EXPECT_EQ(ReadAll(out_), want);
+  EXPECT_EQ(ReadText(out_ + "/config.json"), ReadText(in_ + "/config.json"));
+}
+
+// A tied model that stores its unembedding too: what it stores is never read, so the embedding's bytes count.
+TEST_F(CheckpointWriterTest, UntieReplacesAStoredUnembedding) {
+  tensors_ = WriteTinyCheckpoint(in_, {.tied = false});
+  WriteText(in_ + "/config.json", bearing::testing::TinyConfig({.tied = true}));
+  Reopen();
+  WriteCopy(out_, {{kEmbedding, Edited(kEmbedding)}}, 3);
+  TensorBytes want = tensors_;
+  want["lm_head.weight"] = tensors_.at(kEmbedding);
+  want[kEmbedding] = Edited(kEmbedding);
+  EXPECT_EQ(ReadAll(out_), want);
+}
+
+TEST_F(CheckpointWriterTest, EditOfAnEditIsTheEdit) {
+  Open({.tied = true, .shards = 2});
+  const TensorBytes edits = {{kDown, Edited(kDown)}};
+  WriteCopy(out_, edits, 1);
+  auto again = CheckpointReader::Open(out_);
+  ASSERT_TRUE(Succeeds(again));
+  reader_ = *std::move(again);
+  WriteCopy(folder_ / "twice", edits, 1);
+  EXPECT_EQ(FilesOf(folder_ / "twice"), FilesOf(out_));
+}
+
+TEST_F(CheckpointWriterTest, TemplatesInTheirFolderAreCopiedAndLinksBecomeFiles) {
+  WriteTinyCheckpoint(in_, {});
+  fs::create_directories(in_ + "/additional_chat_templates");
+  WriteText(in_ + "/additional_chat_templates/tool.jinja", "{{ a }}");
+  WriteText(in_ + "/additional_chat_templates/notes.txt", "no");
+  WriteText(folder_ / "elsewhere", "{{ b }}");
+  fs::create_symlink(folder_ / "elsewhere", in_ + "/chat_template.jinja");
+  Reopen();
+  WriteCopy(out_, {}, 1);
+  EXPECT_EQ(ReadText(out_ + "/additional_chat_templates/tool.jinja"), "{{ a }}");
+  EXPECT_FALSE(fs::exists(out_ + "/additional_chat_templates/notes.txt"));
+  EXPECT_EQ(ReadText(out_ + "/chat_template.jinja"), "{{ b }}");
+  EXPECT_FALSE(fs::is_symlink(out_ + "/chat_template.jinja"));
+}
+
+TEST_F(CheckpointWriterTest, WithoutCommitThereIsNoOutputAndTheNextRunStartsOver) {
+  Open({});
+  {
+    const auto writer = Create(out_);
+    ASSERT_TRUE(Succeeds(writer->Prepare()));
+    ASSERT_TRUE(Succeeds(writer->CopyUnedited({}, 0, 2)));
+    WriteText(out_ + ".partial/left-over", "x");
+  }
+  EXPECT_FALSE(fs::exists(out_));
+  EXPECT_TRUE(fs::exists(out_ + ".partial"));
+  WriteCopy(out_, {}, 1);
+  EXPECT_FALSE(fs::exists(out_ + "/left-over"));
+  EXPECT_EQ(ReadAll(out_), tensors_);
+}
+
+TEST_F(CheckpointWriterTest, ExistingOutputIsNeverTouched) {
+  Open({});
+  const auto writer = Create(out_);
+  ASSERT_TRUE(Succeeds(writer->Prepare()));
+  ASSERT_TRUE(Succeeds(writer->CopyUnedited({}, 0, 1)));
+  fs::create_directories(out_);
+  EXPECT_TRUE(Fails(writer->Commit(), absl::StatusCode::kAlreadyExists, out_));
+  EXPECT_TRUE(fs::is_empty(out_));
+  EXPECT_TRUE(Fails(writer->Prepare(), absl::StatusCode::kAlreadyExists, out_));
+  EXPECT_TRUE(Fails(CheckpointWriter::Create(reader_.get(), out_, {}), absl::StatusCode::kAlreadyExists, out_));
+  EXPECT_TRUE(Fails(CheckpointWriter::Create(reader_.get(), out_ + "/", {}), absl::StatusCode::kAlreadyExists, out_));
+  EXPECT_TRUE(Fails(CheckpointWriter::Create(reader_.get(), "", {}), absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(CheckpointWriterTest, WrongCallsAreNamed) {
+  Open({});
+  const auto writer = Create(out_);
+  EXPECT_TRUE(Fails(writer->WriteRows(kDown, 0, std::string(20, 'x')), absl::StatusCode::kNotFound, "out.partial"));
+  EXPECT_TRUE(Fails(writer->Commit(), absl::StatusCode::kNotFound, "out.partial"));
+  ASSERT_TRUE(Succeeds(writer->Prepare()));
+  EXPECT_TRUE(Fails(writer->CopyUnedited({"ghost"}, 0, 1), absl::StatusCode::kNotFound, "ghost"));
+  EXPECT_TRUE(Fails(writer->CopyUnedited({}, 1, 1), absl::StatusCode::kInvalidArgument, "rank=1"));
+  EXPECT_TRUE(Fails(writer->CopyUnedited({}, 0, 0), absl::StatusCode::kInvalidArgument, "ranks=0"));
+  EXPECT_TRUE(Fails(writer->WriteRows("ghost", 0, std::string(20, 'x')), absl::StatusCode::kNotFound, "ghost"));
+  EXPECT_TRUE(
+      Fails(writer->WriteRows(kDown, 0, std::string(19, 'x')), absl::StatusCode::kInvalidArgument, kDown, "row bytes=20"));
+  EXPECT_TRUE(Fails(writer->WriteRows(kDown, 16, std::string(20, 'x')), absl::StatusCode::kInvalidArgument, kDown));
+  EXPECT_TRUE(Fails(writer->WriteRows(kDown, -1, std::string(20, 'x')), absl::StatusCode::kInvalidArgument, kDown));
+  EXPECT_TRUE(Fails(writer->WriteRows("lm_head.weight", 10, std::string(64, 'x')), absl::StatusCode::kInvalidArgument));
+}
+
+TEST_F(CheckpointWriterTest, DamagedStagedFileIsNotCommitted) {
+  Open({});
+  const auto writer = Create(out_);
+  ASSERT_TRUE(Succeeds(writer->Prepare()));
+  fs::resize_file(out_ + ".partial/model.safetensors", 1000);
+  EXPECT_TRUE(Fails(writer->Commit(), absl::StatusCode::kDataLoss, "model.safetensors"));
+  EXPECT_FALSE(fs::exists(out_));
+}
+
+TEST_F(CheckpointWriterTest, SourceThatShrankIsNamed) {
+  Open({});
+  const auto writer = Create(out_);
+  ASSERT_TRUE(Succeeds(writer->Prepare()));
+  fs::resize_file(in_ + "/model.safetensors", 3000);
+  EXPECT_TRUE(Fails(writer->CopyUnedited({}, 0, 1), absl::StatusCode::kDataLoss, in_ + "/model.safetensors"));
+}
+
+}  // namespace
+}  // namespace bearing::sharding

@@ -1,0 +1,150 @@
+#include "worker/model/decoder.h"
+
+#include "tests/worker/tiny_model.h"
+#include "worker/steer/direction_file.h"
+
+namespace bearing {
+namespace {
+
+using testing::ReadTensors;
+using testing::RowsOf;
+using testing::RunTinyTrace;
+using testing::TinyPath;
+using testing::TraceResult;
+using testing::WithDecoder;
+using testing::WorstRelative;
+
+// fp32 against transformers fp32: only the order of sums differs.
+constexpr double kFloatTolerance = 1e-4;
+// bf16 against transformers bf16 on random weights, which amplify rounding.
+constexpr double kBFloat16Tolerance = 6e-2;
+
+struct Case {
+  std::string model;
+  std::string kind;  // plain, ablated, added
+  int ranks;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.model << " " << c.kind << " tp=" << c.ranks; }
+
+model::Intervention InterventionOf(const std::string& model, const std::string& kind, int64_t d_model) {
+  model::Intervention intervention;
+  if (kind == "plain") return intervention;
+  const auto direction = steer::ReadDirection(TinyPath("directions/" + model + ".safetensors"), d_model);
+  EXPECT_TRUE(direction.ok()) << direction.status();
+  if (kind == "ablated") intervention.ablate_basis = direction->unit.unsqueeze(0);
+  if (kind == "added") {
+    intervention.add = direction->added();
+    intervention.add_layer = 1;
+  }
+  return intervention;
+}
+
+class DecoderTest : public ::testing::TestWithParam<Case> {};
+
+TEST_P(DecoderTest, EqualsTransformersInFloat32) {
+  const Case& c = GetParam();
+  const auto golden = ReadTensors(TinyPath("traces/" + c.model + "." + c.kind + ".safetensors"));
+  ASSERT_FALSE(golden.empty());
+  const steer::Rows rows = RowsOf(golden);
+  for (const bool share_prefix : {true, false}) {
+    TraceResult result;
+    const absl::Status status = WithDecoder(TinyPath(c.model), c.ranks, at::kFloat, [&](model::Decoder& decoder) {
+      return RunTinyTrace(decoder, rows, InterventionOf(c.model, c.kind, decoder.config().d_model), share_prefix, result);
+    });
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_LT(WorstRelative(result.residual, golden.at("residual")), kFloatTolerance) << "share_prefix=" << share_prefix;
+    EXPECT_LT(WorstRelative(result.logits, golden.at("logits")), kFloatTolerance) << "share_prefix=" << share_prefix;
+  }
+}
+
+std::vector<Case> AllCases() {
+  std::vector<Case> cases;
+  for (const char* model : {"llama-tied", "qwen2-untied", "llama3-rope", "qwen2-bf16", "llama-sharded"}) {
+    for (const char* kind : {"plain", "ablated", "added"}) {
+      for (const int ranks : {1, 2, 3, 4}) cases.push_back({model, kind, ranks});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(TinyModels, DecoderTest, ::testing::ValuesIn(AllCases()));
+
+TEST(DecoderBFloat16Test, StaysNearTransformersBFloat16OnEveryPath) {
+  const auto golden = ReadTensors(TinyPath("traces/qwen2-bf16-bfloat16.plain.safetensors"));
+  ASSERT_FALSE(golden.empty());
+  for (const model::GemmPath path : {model::GemmPath::kPlain, model::GemmPath::kWidened, model::GemmPath::kWidenedPacked}) {
+    for (const int ranks : {1, 2}) {
+      TraceResult result;
+      const absl::Status status = WithDecoder(
+          TinyPath("qwen2-bf16"), ranks, at::kBFloat16,
+          [&](model::Decoder& decoder) { return RunTinyTrace(decoder, RowsOf(golden), {}, true, result); }, path);
+      ASSERT_TRUE(status.ok()) << status;
+      EXPECT_LT(WorstRelative(result.logits, golden.at("logits")), kBFloat16Tolerance) << model::GemmPathName(path);
+    }
+  }
+}
+
+TEST(DecoderGroupsTest, GroupsOfOneBatchGiveWhatSeparateBatchesGive) {
+  const auto golden = ReadTensors(TinyPath("traces/llama-tied.plain.safetensors"));
+  const steer::Rows rows = RowsOf(golden);
+  const absl::Status status = WithDecoder(TinyPath("llama-tied"), 2, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+    const int64_t d = decoder.config().d_model;
+    model::PackedBatch batch;
+    std::vector<int> segments;
+    std::vector<int64_t> read;
+    const steer::RowBatcher batcher(rows, 1);
+    for (const char* kind : {"plain", "ablated", "added"}) {
+      batcher.AppendGroup({0, rows.size()}, InterventionOf("llama-tied", kind, d), batch, segments, read);
+    }
+    auto together = decoder.Run(batch, read, {});
+    if (!together.ok()) return together.status();
+    int64_t at = 0;
+    for (const char* kind : {"plain", "ablated", "added"}) {
+      model::PackedBatch one;
+      std::vector<int> one_segments;
+      std::vector<int64_t> one_read;
+      batcher.AppendGroup({0, rows.size()}, InterventionOf("llama-tied", kind, d), one, one_segments, one_read);
+      auto alone = decoder.Run(one, one_read, {});
+      if (!alone.ok()) return alone.status();
+      EXPECT_LT(WorstRelative(together->narrow(0, at, alone->size(0)), *alone), 1e-5) << kind;
+      at += alone->size(0);
+    }
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(status.ok()) << status;
+}
+
+TEST(DecoderGroupsTest, AblatedStreamHasNoComponentAlongTheDirectionAnywhere) {
+  const auto golden = ReadTensors(TinyPath("traces/llama-sharded.ablated.safetensors"));
+  const absl::Status status = WithDecoder(TinyPath("llama-sharded"), 2, at::kFloat, [&](model::Decoder& decoder) {
+    const model::Intervention ablation = InterventionOf("llama-sharded", "ablated", decoder.config().d_model);
+    const at::Tensor r = ablation.ablate_basis[0];
+    model::PackedBatch batch;
+    std::vector<int> segments;
+    std::vector<int64_t> read;
+    const steer::Rows rows = RowsOf(golden);
+    steer::RowBatcher(rows, 1).AppendGroup({0, rows.size()}, ablation, batch, segments, read);
+    model::RunOptions options;
+    options.observe = [&](int64_t layer, const at::Tensor& x) {
+      const double along = at::amax(at::abs(at::mv(x, r))).item<double>();
+      EXPECT_LT(along, 1e-5 * at::amax(at::abs(x)).item<double>()) << "layer " << layer;
+    };
+    return decoder.Run(batch, read, options).status();
+  });
+  ASSERT_TRUE(status.ok()) << status;
+}
+
+TEST(DecoderErrorsTest, TokenOutsideTheVocabularyIsRefusedOnAllRanks) {
+  const absl::Status status = WithDecoder(TinyPath("llama-tied"), 2, at::kFloat, [](model::Decoder& decoder) {
+    model::PackedBatch batch;
+    const int32_t id = 100000;
+    batch.Add({&id, 1});
+    return decoder.Run(batch, std::vector<int64_t>{0}, {}).status();
+  });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("100000"));
+}
+
+}  // namespace
+}  // namespace bearing

@@ -1,0 +1,318 @@
+// Capture, candidate scores, generation and the edit on tiny models: each against the plain way of computing the same.
+#include <filesystem>
+
+#include "sharding/checkpoint_writer.h"
+#include "sharding/status_macros.h"
+#include "tests/worker/tiny_model.h"
+#include "worker/steer/candidate_scores.h"
+#include "worker/steer/capture.h"
+#include "worker/steer/concept_metric.h"
+#include "worker/steer/direction_file.h"
+#include "worker/steer/generate.h"
+#include "worker/steer/orthogonalize.h"
+
+namespace bearing::steer {
+namespace {
+
+using bearing::testing::ReadTensors;
+using bearing::testing::RowsOf;
+using bearing::testing::RunTinyTrace;
+using bearing::testing::TinyPath;
+using bearing::testing::TraceResult;
+using bearing::testing::WithDecoder;
+using bearing::testing::WorstRelative;
+
+Rows TinyRows(const std::string& model) { return RowsOf(ReadTensors(TinyPath("traces/" + model + ".plain.safetensors"))); }
+
+// Rows of a second side: the same with the first own token changed.
+Rows OtherRows(const Rows& rows) {
+  Rows other = rows;
+  for (auto& row : other) row[row.size() / 2] = (row[row.size() / 2] + 31) % 200;
+  return other;
+}
+
+at::Tensor RandomUnit(int64_t d, int seed) {
+  at::manual_seed(seed);
+  const at::Tensor r = at::randn({d});
+  return r / at::norm(r);
+}
+
+TEST(RowBatcherTest, CutsByTokensAndSharesThePrefix) {
+  const Rows rows = {{1, 2, 3, 4}, {1, 2, 3, 5, 6}, {1, 2, 9}};
+  const RowBatcher batcher(rows, 1);
+  EXPECT_EQ(batcher.prefix(), 2);
+  EXPECT_EQ(RowBatcher(rows, 2).prefix(), 1);
+  EXPECT_EQ(batcher.TokensOf({0, 3}), 2 + 2 + 3 + 1);
+  const auto ranges = batcher.Cut(7);
+  ASSERT_EQ(ranges.size(), 2u);
+  EXPECT_EQ(ranges[0].size(), 2u);
+  EXPECT_EQ(batcher.Cut(1).size(), 3u);  // At least one row each.
+  const Rows one = {{4, 4, 4}};
+  EXPECT_EQ(RowBatcher(one, 1).prefix(), 0);
+}
+
+TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
+  const Rows rows = TinyRows("llama-tied");
+  at::Tensor reference;
+  for (const int ranks : {1, 2, 4}) {
+    for (const int64_t budget : {int64_t{8}, int64_t{4096}}) {
+      at::Tensor mean;
+      const absl::Status status =
+          WithDecoder(TinyPath("llama-tied"), ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+            ResidualMean sums;
+            const absl::Status captured = CaptureResiduals(decoder, rows, 2, budget, [&](const CapturedBatch& batch) {
+              sums.Add(batch.residual_NLPD, std::vector<bool>(batch.range.size(), true));
+              return absl::OkStatus();
+            });
+            if (!captured.ok()) return captured;
+            EXPECT_EQ(sums.count(), static_cast<int64_t>(rows.size()));
+            auto result = sums.Mean();
+            if (!result.ok()) return result.status();
+            if (decoder.comm().rank() == 0) mean = *result;
+            return absl::OkStatus();
+          });
+      ASSERT_TRUE(status.ok()) << status;
+      if (!reference.defined()) reference = mean;
+      EXPECT_LT(WorstRelative(mean, reference), 1e-4) << "ranks=" << ranks << " budget=" << budget;
+    }
+  }
+  // The last position's mean against the golden residuals.
+  const auto golden = ReadTensors(TinyPath("traces/llama-tied.plain.safetensors"));
+  const int64_t layers = reference.size(1);
+  EXPECT_LT(WorstRelative(reference[1], at::mean(golden.at("residual").narrow(1, 0, layers).to(at::kDouble), {0})), 1e-4);
+}
+
+TEST(ResidualMeanTest, NothingKeptIsAnError) {
+  ResidualMean mean;
+  mean.Add(at::ones({2, 3, 1, 4}), {false, false});
+  EXPECT_EQ(mean.Mean().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(ConceptMetricTest, DerivesTokensSaidOnOneSideOnly) {
+  at::Tensor positive = at::full({10}, 0.01, at::kDouble), negative = at::full({10}, 0.01, at::kDouble);
+  positive[3] = 0.5;
+  positive[7] = 0.2;
+  negative[7] = 0.1;  // Said on both sides.
+  positive[8] = 0.1;
+  const auto tokens = DeriveConceptTokens(positive, negative);
+  ASSERT_EQ(tokens.size(), 2u);
+  EXPECT_EQ(tokens[0].id, 3);
+  EXPECT_EQ(tokens[1].id, 8);
+}
+
+// Scores of every candidate against one plain forward a candidate, in several layouts and budgets.
+TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
+  const std::string folder = TinyPath("qwen2-untied");
+  const Rows negative = TinyRows("qwen2-untied");
+  const Rows positive = OtherRows(negative);
+  const std::vector<int32_t> tokens = {5, 77};
+  std::vector<CandidateVector> candidates;
+  std::vector<double> induce, kl, bypass;
+
+  const absl::Status plain = WithDecoder(folder, 1, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+    const int64_t d = decoder.config().d_model;
+    for (int c = 0; c < 7; ++c) {
+      CandidateVector candidate;
+      candidate.layer = c % decoder.config().num_layers();
+      candidate.direction = RandomUnit(d, c);
+      candidate.mean_difference = (candidate.direction * (1.0 + c)).contiguous();
+      candidates.push_back(candidate);
+    }
+    const auto probabilities = [&](const Rows& rows, const model::Intervention& intervention) {
+      TraceResult trace;
+      EXPECT_TRUE(RunTinyTrace(decoder, rows, intervention, /*share_prefix=*/false, trace).ok());
+      return at::softmax(trace.logits.to(at::kDouble), 1);
+    };
+    const auto metric = [&](const at::Tensor& p) {
+      const at::Tensor sum = p.select(1, tokens[0]) + p.select(1, tokens[1]);
+      return at::mean(at::log(sum + 1e-8) - at::log(1 - sum + 1e-8)).item<double>();
+    };
+    const at::Tensor base = probabilities(negative, {});
+    for (const CandidateVector& candidate : candidates) {
+      model::Intervention add, ablate;
+      add.add = candidate.mean_difference;
+      add.add_layer = candidate.layer;
+      ablate.ablate_basis = candidate.direction.unsqueeze(0);
+      induce.push_back(metric(probabilities(negative, add)));
+      bypass.push_back(metric(probabilities(positive, ablate)));
+      const at::Tensor p = probabilities(negative, ablate);
+      kl.push_back(at::mean(at::sum(base * (at::log(base + 1e-6) - at::log(p + 1e-6)), {1})).item<double>());
+    }
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(plain.ok()) << plain;
+
+  for (const int ranks : {1, 2, 3}) {
+    for (const int64_t budget : {int64_t{20}, int64_t{100}, int64_t{4096}}) {
+      const absl::Status status = WithDecoder(folder, ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+        CandidateScorer scorer(decoder, positive, negative, tokens, budget);
+        BEARING_RETURN_IF_ERROR(scorer.RunBaseline());
+        std::vector<int> seen(candidates.size(), 0);
+        const auto expect = [&](const std::vector<double>& want, const char* what) {
+          return [&seen, &want, what](size_t c, double score) {
+            EXPECT_NEAR(score, want[c], 1e-3) << what << " candidate " << c;
+            ++seen[c];
+            return absl::OkStatus();
+          };
+        };
+        BEARING_RETURN_IF_ERROR(scorer.ScoreInduce(candidates, expect(induce, "induce")));
+        BEARING_RETURN_IF_ERROR(scorer.ScoreKl(candidates, expect(kl, "kl")));
+        BEARING_RETURN_IF_ERROR(scorer.ScoreBypass(candidates, expect(bypass, "bypass")));
+        EXPECT_THAT(seen, ::testing::Each(3));
+        return scorer.ScoreInduce({}, expect(induce, "none"));
+      });
+      ASSERT_TRUE(status.ok()) << status;
+    }
+  }
+}
+
+// Greedy tokens against a whole forward for each token, with interventions, several layouts and wave sizes.
+TEST(GenerateTest, EqualsRepeatedForwards) {
+  const std::string folder = TinyPath("llama-tied");
+  const Rows rows = TinyRows("llama-tied");
+  constexpr int64_t kNew = 6;
+  std::vector<Rows> want(3);
+  std::vector<model::Intervention> interventions(3);
+  const absl::Status plain = WithDecoder(folder, 1, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+    const int64_t d = decoder.config().d_model;
+    interventions[1].ablate_basis = RandomUnit(d, 1).unsqueeze(0);
+    interventions[2].add = RandomUnit(d, 2) * 3;
+    interventions[2].add_layer = 1;
+    const auto& eos = decoder.config().eos_token_ids;
+    for (size_t i = 0; i < interventions.size(); ++i) {
+      want[i].resize(rows.size());
+      for (size_t r = 0; r < rows.size(); ++r) {
+        std::vector<int32_t> row = rows[r];
+        for (int64_t step = 0; step < kNew; ++step) {
+          TraceResult trace;
+          BEARING_RETURN_IF_ERROR(RunTinyTrace(decoder, {row}, interventions[i], false, trace));
+          const auto token = static_cast<int32_t>(at::argmax(trace.logits[0]).item<int64_t>());
+          if (std::find(eos.begin(), eos.end(), token) != eos.end()) break;
+          want[i][r].push_back(token);
+          row.push_back(token);
+        }
+      }
+    }
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(plain.ok()) << plain;
+  for (const int ranks : {1, 2}) {
+    for (const int64_t budget : {int64_t{16}, int64_t{4096}}) {
+      const absl::Status status = WithDecoder(folder, ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+        std::vector<GenerationTask> tasks;
+        for (const auto& intervention : interventions) tasks.push_back({&rows, intervention});
+        GenerationOptions options;
+        options.max_new_tokens = kNew;
+        options.budget = budget;
+        BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(decoder, tasks, options));
+        EXPECT_EQ(got, want) << "ranks=" << ranks << " budget=" << budget;
+        return absl::OkStatus();
+      });
+      ASSERT_TRUE(status.ok()) << status;
+    }
+  }
+}
+
+TEST(OrthogonalizeTest, RemovesTheDirectionOnTheRightAxisAndIsIdempotent) {
+  at::manual_seed(5);
+  const at::Tensor w = at::randn({12, 12}), r = RandomUnit(12, 9);
+  const at::Tensor out = Orthogonalized(w, r, 0), rows = Orthogonalized(w, r, 1), bias = Orthogonalized(w[0], r, 0);
+  EXPECT_LT(at::amax(at::abs(at::mv(out.t(), r))).item<float>(), 1e-6);
+  EXPECT_LT(at::amax(at::abs(at::mv(rows, r))).item<float>(), 1e-6);
+  EXPECT_LT(std::abs(at::dot(bias, r).item<float>()), 1e-6);
+  EXPECT_LT(at::amax(at::abs(Orthogonalized(out, r, 0) - out)).item<float>(), 1e-6);
+  EXPECT_EQ(Orthogonalized(w.to(at::kBFloat16), r, 0).scalar_type(), at::kBFloat16);
+}
+
+class EditTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {};
+
+// Edited weights without intervention = original weights with ablation, untied and tied, on several ranks.
+TEST_P(EditTest, EditedWeightsEqualAblation) {
+  const auto& [name, ranks] = GetParam();
+  const std::string out = ::testing::TempDir() + "bearing-edit-" + name + "-" + std::to_string(ranks);
+  std::filesystem::remove_all(out);
+  const Rows rows = TinyRows(name);
+  auto reader = sharding::CheckpointReader::Open(TinyPath(name));
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  const at::Tensor r = RandomUnit((*reader)->config().d_model, 4);
+  const absl::Status edited = comm::RunThreadRanks(ranks, [&](comm::Communicator& comm) -> absl::Status {
+    BEARING_ASSIGN_OR_RETURN(const auto mine, sharding::CheckpointReader::Open(TinyPath(name)));
+    sharding::WriterOptions options;
+    options.untie = mine->config().tied_embeddings;
+    BEARING_ASSIGN_OR_RETURN(const auto writer, sharding::CheckpointWriter::Create(mine.get(), out, options));
+    BEARING_RETURN_IF_ERROR(comm.Barrier());
+    if (comm.rank() == 0) BEARING_RETURN_IF_ERROR(writer->Prepare());
+    BEARING_RETURN_IF_ERROR(comm.Barrier());
+    BEARING_RETURN_IF_ERROR(writer->CopyUnedited(EditedTensors(*mine), comm.rank(), comm.size()));
+    BEARING_RETURN_IF_ERROR(
+        EditTensors(*mine, *writer, r, comm.rank(), comm.size(), [](int64_t, int64_t) { return absl::OkStatus(); }));
+    BEARING_RETURN_IF_ERROR(writer->Sync());
+    BEARING_RETURN_IF_ERROR(comm.Barrier());
+    return comm.rank() == 0 ? writer->Commit() : absl::OkStatus();
+  });
+  ASSERT_TRUE(edited.ok()) << edited;
+
+  TraceResult ablated, written, before;
+  model::Intervention ablation;
+  ablation.ablate_basis = r.unsqueeze(0);
+  ASSERT_TRUE(WithDecoder(TinyPath(name), 1, at::kFloat, [&](model::Decoder& d) {
+                return RunTinyTrace(d, rows, ablation, true, ablated);
+              }).ok());
+  ASSERT_TRUE(WithDecoder(TinyPath(name), 1, at::kFloat, [&](model::Decoder& d) {
+                return RunTinyTrace(d, rows, {}, true, before);
+              }).ok());
+  const absl::Status loaded =
+      WithDecoder(out, 1, at::kFloat, [&](model::Decoder& d) { return RunTinyTrace(d, rows, {}, true, written); });
+  ASSERT_TRUE(loaded.ok()) << loaded;
+  EXPECT_LT(at::amax(at::abs(written.logits - ablated.logits)).item<float>(), 1e-3);
+  EXPECT_GT(at::amax(at::abs(written.logits - before.logits)).item<float>(), 1e-2) << "the edit changed nothing";
+
+  auto copy = sharding::CheckpointReader::Open(out);
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  EXPECT_FALSE((*copy)->config().tied_embeddings);
+  const auto residues = MeasureResidue(**copy, r, 0, 1);
+  ASSERT_TRUE(residues.ok()) << residues.status();
+  EXPECT_EQ(residues->size(), EditedTensors(**reader).size());
+  for (const Residue& residue : *residues) {
+    EXPECT_LT(residue.relative, 1e-6) << residue.tensor;
+    EXPECT_TRUE(residue.finite) << residue.tensor;
+  }
+  std::filesystem::remove_all(out);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, EditTest,
+                         ::testing::Combine(::testing::Values("llama-tied", "qwen2-untied", "llama-sharded"),
+                                            ::testing::Values(1, 2, 4)));
+
+TEST(DirectionFileTest, RoundTripsAndRefusesWhatIsNoDirection) {
+  const std::string path = ::testing::TempDir() + "direction.safetensors";
+  Direction direction;
+  direction.unit = RandomUnit(16, 1);
+  direction.mean_difference = direction.unit * 7;
+  direction.metadata = {{"layer", "3"}};
+  ASSERT_TRUE(WriteDirection(path, direction).ok());
+  const auto back = ReadDirection(path, 16);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_TRUE(at::equal(back->mean_difference, direction.mean_difference));
+  EXPECT_LT(at::amax(at::abs(back->unit - direction.unit)).item<float>(), 1e-7);
+  EXPECT_EQ(back->metadata.at("layer"), "3");
+  EXPECT_THAT(std::string(ReadDirection(path, 17).status().message()), ::testing::HasSubstr("want=[17] got=[16]"));
+
+  direction.mean_difference = at::Tensor();
+  direction.unit = direction.unit * 5;  // Alone and not of unit norm: accepted, normalized.
+  ASSERT_TRUE(WriteDirection(path, direction).ok());
+  const auto alone = ReadDirection(path, 16);
+  ASSERT_TRUE(alone.ok());
+  EXPECT_NEAR(at::norm(alone->unit).item<float>(), 1.0, 1e-6);
+  EXPECT_TRUE(at::equal(alone->added(), alone->unit));
+
+  direction.unit = at::zeros({16});
+  ASSERT_TRUE(WriteDirection(path, direction).ok());
+  EXPECT_THAT(std::string(ReadDirection(path, 16).status().message()), ::testing::HasSubstr("zero"));
+  direction.unit = at::full({16}, NAN);
+  ASSERT_TRUE(WriteDirection(path, direction).ok());
+  EXPECT_THAT(std::string(ReadDirection(path, 16).status().message()), ::testing::HasSubstr("NaN"));
+}
+
+}  // namespace
+}  // namespace bearing::steer

@@ -1,0 +1,28 @@
+// Ranks as MPI processes, for tensors in host memory.
+#ifndef BEARING_WORKER_COMM_MPI_COMMUNICATOR_H_
+#define BEARING_WORKER_COMM_MPI_COMMUNICATOR_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "worker/comm/communicator.h"
+
+namespace bearing::comm {
+
+struct MpiOptions {
+  // An operation that takes longer ends all ranks with a message naming rank, operation and size. Zero = no limit.
+  absl::Duration timeout = absl::Minutes(10);
+};
+
+// Initializes MPI (THREAD_SERIALIZED) on Create and finalizes it on destruction: make exactly one in a process, on the thread
+// that uses it. Works without mpirun as a group of one.
+class MpiCommunicator : public Communicator {
+ public:
+  static absl::StatusOr<std::unique_ptr<MpiCommunicator>> Create(const MpiOptions& options);
+};
+
+}  // namespace bearing::comm
+
+#endif  // BEARING_WORKER_COMM_MPI_COMMUNICATOR_H_

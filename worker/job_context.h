@@ -1,0 +1,89 @@
+// What the stages of one job share. Every rank holds one; the fields marked rank 0 are null elsewhere. Stages run on all ranks
+// and leave together: local failures go through AgreeOnStatus before anyone returns.
+#ifndef BEARING_WORKER_JOB_CONTEXT_H_
+#define BEARING_WORKER_JOB_CONTEXT_H_
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bearing/v1/job.pb.h"
+#include "bridge/chat_tokenizer.h"
+#include "jobs/artifacts.h"
+#include "sharding/checkpoint_reader.h"
+#include "sharding/shard_plan.h"
+#include "worker/comm/communicator.h"
+#include "worker/model/decoder.h"
+#include "worker/steer/row_batches.h"
+
+namespace bearing::worker {
+
+// Where progress goes and where a cancellation comes from. Used on rank 0 only; thread-safe.
+class JobObserver {
+ public:
+  virtual ~JobObserver() = default;
+  virtual void OnProgress(const bearing::v1::Progress& progress) = 0;
+  virtual void OnStageDone(const bearing::v1::StageTime& time) = 0;
+  // The user cancelled the job, or the lease was lost (message says which).
+  virtual absl::Status ShouldStop() = 0;
+};
+
+struct JobContext {
+  bearing::v1::JobSpec spec;
+  sharding::ShardPlan plan;
+  comm::Communicator* comm = nullptr;
+  const sharding::CheckpointReader* reader = nullptr;
+  int64_t token_budget = 2048;
+
+  JobObserver* observer = nullptr;                   // Rank 0.
+  std::unique_ptr<jobs::OutputFolder> output;        // Rank 0.
+  std::unique_ptr<bridge::ChatTokenizer> tokenizer;  // Rank 0.
+  std::string model_digest;                          // Rank 0.
+
+  bool is_rank0() const { return comm->rank() == 0; }
+
+  // The decoder, loaded at first use. Collective.
+  absl::StatusOr<model::Decoder*> GetDecoder();
+  void DropDecoder() { decoder_.reset(); }
+
+  // Reports progress (rank 0) and agrees whether to go on: Cancelled or Aborted on all ranks when rank 0 was told to stop.
+  // Collective.
+  absl::Status Step(bearing::v1::Stage stage, int64_t done, int64_t total, const std::string& unit,
+                    const std::string& note = "");
+
+  // The JSON that rank 0 makes, on every rank. `make` runs on rank 0 only; its error becomes everyone's. Collective.
+  template <typename Make>
+  absl::StatusOr<nlohmann::json> FromRank0(const Make& make) {
+    absl::StatusOr<nlohmann::json> mine = nlohmann::json();
+    if (is_rank0()) mine = make();
+    absl::Status agreed = comm::AgreeOnStatus(*comm, mine.status());
+    if (!agreed.ok()) return agreed;
+    std::string bytes;
+    if (is_rank0()) {
+      const std::vector<uint8_t> packed = nlohmann::json::to_cbor(*mine);
+      bytes.assign(packed.begin(), packed.end());
+    }
+    absl::Status sent = comm->BroadcastBytes(bytes, 0);
+    if (!sent.ok()) return sent;
+    return nlohmann::json::from_cbor(bytes.begin(), bytes.end());
+  }
+
+  // Runs `work` on rank 0; its status becomes everyone's. Collective.
+  template <typename Work>
+  absl::Status OnRank0(const Work& work) {
+    return comm::AgreeOnStatus(*comm, is_rank0() ? work() : absl::OkStatus());
+  }
+
+ private:
+  std::unique_ptr<model::Decoder> decoder_;
+};
+
+// Compute type of the job.
+at::ScalarType ComputeType(const bearing::v1::JobSpec& spec);
+
+}  // namespace bearing::worker
+
+#endif  // BEARING_WORKER_JOB_CONTEXT_H_

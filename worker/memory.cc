@@ -1,0 +1,42 @@
+#include "worker/memory.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <string>
+
+namespace bearing::worker {
+namespace {
+
+int64_t ReadNumber(const char* path) {
+  std::ifstream file(path);
+  int64_t value = 0;
+  return file >> value ? value : -1;
+}
+
+}  // namespace
+
+int64_t AvailableMemoryBytes() {
+  int64_t available = std::numeric_limits<int64_t>::max();
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key; meminfo >> key;) {
+    if (key == "MemAvailable:") {
+      int64_t kib = 0;
+      if (meminfo >> kib) available = kib * 1024;
+      break;
+    }
+    meminfo.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  const int64_t limit = ReadNumber("/sys/fs/cgroup/memory.max");  // "max" reads as -1.
+  const int64_t used = ReadNumber("/sys/fs/cgroup/memory.current");
+  if (limit > 0 && used >= 0) available = std::min(available, std::max<int64_t>(0, limit - used));
+  return available;
+}
+
+at::Tensor NegatedCount(int64_t count) { return at::full({1}, -count, at::kLong); }
+
+int64_t CountOf(const at::Tensor& tensor) { return tensor.item<int64_t>(); }
+
+}  // namespace bearing::worker

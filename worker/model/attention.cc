@@ -1,0 +1,163 @@
+#include "worker/model/attention.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#define BEARING_MULTIVERSION __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+
+namespace bearing::model {
+namespace {
+
+constexpr int64_t kTile = 16;      // Columns a micro-kernel holds in registers.
+constexpr int64_t kQueryTile = 4;  // Rows it holds.
+
+int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// C[m, n] = A[m, k] B[k, n], all row-major; n is a multiple of kTile, A has RoundUp(m, kQueryTile) readable rows.
+BEARING_MULTIVERSION void MultiplySmall(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
+                                        int64_t m, int64_t k, int64_t n) {
+  for (int64_t i = 0; i < m; i += kQueryTile) {
+    for (int64_t j = 0; j < n; j += kTile) {
+      float acc[kQueryTile][kTile] = {};
+      for (int64_t p = 0; p < k; ++p) {
+        const float* row = b + p * ldb + j;
+        for (int64_t r = 0; r < kQueryTile; ++r) {
+          const float v = a[(i + r) * lda + p];
+          for (int64_t q = 0; q < kTile; ++q) acc[r][q] += v * row[q];
+        }
+      }
+      for (int64_t r = 0; r < kQueryTile; ++r) std::memcpy(c + (i + r) * ldc + j, acc[r], sizeof(acc[r]));
+    }
+  }
+}
+
+// Softmax of scale * s over the first `visible` columns; the rest becomes 0.
+BEARING_MULTIVERSION void SoftmaxRow(float* s, float scale, int64_t visible, int64_t width) {
+  float top = s[0];
+  for (int64_t j = 1; j < visible; ++j) top = std::max(top, s[j]);
+  float sum = 0;
+  for (int64_t j = 0; j < visible; ++j) {
+    // exp(x), x <= 0: 2^k * p(f), relative error under 2e-7.
+    const float x = std::max((s[j] - top) * scale, -87.0f);
+    const float k = std::nearbyint(x * 1.44269504088896341f);
+    const float f = std::fma(k, -1.42860677e-6f, std::fma(k, -0.693145752f, x));
+    float p = 1.9875691500e-4f;
+    p = std::fma(p, f, 1.3981999507e-3f);
+    p = std::fma(p, f, 8.3334519073e-3f);
+    p = std::fma(p, f, 4.1665795894e-2f);
+    p = std::fma(p, f, 1.6666665459e-1f);
+    p = std::fma(p, f, 5.0000001201e-1f);
+    p = std::fma(p * f, f, f + 1.0f);
+    const float e = std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (static_cast<uint32_t>(static_cast<int32_t>(k)) << 23));
+    s[j] = e;
+    sum += e;
+  }
+  const float inverse = 1.0f / sum;
+  for (int64_t j = 0; j < visible; ++j) s[j] *= inverse;
+  for (int64_t j = visible; j < width; ++j) s[j] = 0;
+}
+
+inline void Load(const float* in, float* out, int64_t n) { std::memcpy(out, in, n * sizeof(float)); }
+
+inline void Load(const c10::BFloat16* in, float* out, int64_t n) {
+  const auto* bits = reinterpret_cast<const uint16_t*>(in);
+  for (int64_t i = 0; i < n; ++i) out[i] = std::bit_cast<float>(static_cast<uint32_t>(bits[i]) << 16);
+}
+
+inline void Store(const float* in, float* out, int64_t n) { std::memcpy(out, in, n * sizeof(float)); }
+
+inline void Store(const float* in, c10::BFloat16* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = c10::BFloat16(in[i]);
+}
+
+BEARING_MULTIVERSION void Transpose(const float* in, int64_t n, int64_t width, float* out, int64_t ldo) {
+  for (int64_t e = 0; e < width; ++e) {
+    for (int64_t j = 0; j < n; ++j) out[e * ldo + j] = in[j * width + e];
+  }
+}
+
+struct Scratch {
+  std::vector<float> queries, keys, keys_transposed, values, scores, out;
+};
+
+template <typename T>
+void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const AttentionRow& row, int64_t kv_head,
+               absl::Span<const int64_t> heads, at::Tensor& result, Scratch& scratch) {
+  const int64_t e = shape.head_dim;
+  const int64_t e_padded = RoundUp(e, kTile);
+  const int64_t s = row.num_queries;
+  const int64_t m = s * static_cast<int64_t>(heads.size());
+  const int64_t m_padded = RoundUp(m, kQueryTile);
+  int64_t n = 0;
+  for (int i = 0; i < row.num_spans; ++i) n += row.spans[i].count;
+  const int64_t n_padded = RoundUp(n, kTile);
+
+  scratch.keys.resize(n * e);
+  scratch.values.assign(n * e_padded, 0.0f);
+  scratch.keys_transposed.assign(e * n_padded, 0.0f);
+  scratch.queries.assign(m_padded * e, 0.0f);
+  scratch.scores.assign(m_padded * n_padded, 0.0f);
+  scratch.out.resize(m_padded * e_padded);
+
+  int64_t at = 0;
+  for (int i = 0; i < row.num_spans; ++i) {
+    const KeySpan& span = row.spans[i];
+    const T* keys = span.keys->const_data_ptr<T>() + span.begin * span.keys->stride(0) + kv_head * e;
+    const T* values = span.values->const_data_ptr<T>() + span.begin * span.values->stride(0) + kv_head * e;
+    for (int64_t j = 0; j < span.count; ++j, ++at) {
+      Load(keys + j * span.keys->stride(0), scratch.keys.data() + at * e, e);
+      Load(values + j * span.values->stride(0), scratch.values.data() + at * e_padded, e);
+    }
+  }
+  Transpose(scratch.keys.data(), n, e, scratch.keys_transposed.data(), n_padded);
+
+  const T* q = queries.const_data_ptr<T>();
+  for (size_t h = 0; h < heads.size(); ++h) {
+    for (int64_t i = 0; i < s; ++i) {
+      Load(q + (row.begin + i) * queries.stride(0) + heads[h] * e, scratch.queries.data() + (h * s + i) * e, e);
+    }
+  }
+  MultiplySmall(scratch.queries.data(), e, scratch.keys_transposed.data(), n_padded, scratch.scores.data(), n_padded, m, e,
+                n_padded);
+  for (int64_t r = 0; r < m; ++r) {
+    SoftmaxRow(scratch.scores.data() + r * n_padded, static_cast<float>(shape.scale), n - s + 1 + r % s, n_padded);
+  }
+  MultiplySmall(scratch.scores.data(), n_padded, scratch.values.data(), e_padded, scratch.out.data(), e_padded, m, n, e_padded);
+
+  T* out = result.data_ptr<T>();
+  for (size_t h = 0; h < heads.size(); ++h) {
+    for (int64_t i = 0; i < s; ++i) {
+      Store(scratch.out.data() + (h * s + i) * e_padded, out + (row.begin + i) * result.stride(0) + heads[h] * e, e);
+    }
+  }
+}
+
+}  // namespace
+
+at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::Span<const AttentionRow> rows) {
+  at::Tensor result = at::empty({queries.size(0), shape.num_heads * shape.head_dim}, queries.options());
+  std::vector<std::vector<int64_t>> heads_of(shape.num_kv_heads);
+  for (int64_t h = 0; h < shape.num_heads; ++h) heads_of[shape.kv_head_of[h]].push_back(h);
+  const int64_t units = static_cast<int64_t>(rows.size()) * shape.num_kv_heads;
+  at::parallel_for(0, units, 1, [&](int64_t from, int64_t to) {
+    Scratch scratch;
+    for (int64_t unit = from; unit < to; ++unit) {
+      const AttentionRow& row = rows[unit / shape.num_kv_heads];
+      const int64_t kv_head = unit % shape.num_kv_heads;
+      if (queries.scalar_type() == at::kFloat) {
+        AttendRow<float>(shape, queries, row, kv_head, heads_of[kv_head], result, scratch);
+      } else {
+        AttendRow<c10::BFloat16>(shape, queries, row, kv_head, heads_of[kv_head], result, scratch);
+      }
+    }
+  });
+  return result;
+}
+
+}  // namespace bearing::model

@@ -1,0 +1,106 @@
+// The forward pass: one decoder for every supported family, tensor parallel over the ranks of a Communicator.
+//
+// Column-parallel products (qkv, gate and up, unembedding) need no communication; row-parallel ones (attention out, MLP down)
+// and the vocabulary-parallel embedding end in one AllReduce each. The residual stream is whole on every rank. All ranks call
+// the same functions with the same batches. Not thread-safe.
+//
+// Letters of shapes: T tokens of the batch, N rows that are read, D d_model, V vocabulary rows of this rank.
+#ifndef BEARING_WORKER_MODEL_DECODER_H_
+#define BEARING_WORKER_MODEL_DECODER_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "sharding/checkpoint_reader.h"
+#include "sharding/shard_plan.h"
+#include "worker/comm/communicator.h"
+#include "worker/model/kv_cache.h"
+#include "worker/model/packed_batch.h"
+#include "worker/model/rope.h"
+#include "worker/model/weight_loader.h"
+
+namespace bearing::model {
+
+struct DecoderOptions {
+  at::ScalarType dtype = at::kFloat;  // kFloat or kBFloat16.
+  // Unset: measured by rank 0 and shared with all.
+  std::optional<GemmPath> gemm_path;
+  std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};
+};
+
+// Called with the residual stream at the input of block `layer` (num_layers = input of the final norm), before an addition at
+// that layer. x is [T, D], except for layer num_layers: [N, D] with the rows that are read.
+using ResidualObserver = std::function<void(int64_t layer, const at::Tensor& x)>;
+
+struct RunOptions {
+  // Prefill: stores keys and values for decode steps. Decode: segments with a cache_row continue it.
+  KvCache* cache = nullptr;
+  ResidualObserver observe;  // May be empty.
+};
+
+class Decoder {
+ public:
+  // `reader` and `comm` must outlive the decoder.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Load(const sharding::CheckpointReader& reader,
+                                                       const sharding::ShardPlan& plan, comm::Communicator& comm,
+                                                       const DecoderOptions& options);
+
+  // The embedding of every token, with the batch's ablations applied. [T, D]
+  absl::StatusOr<at::Tensor> Embed(const PackedBatch& batch);
+
+  // Blocks [first, end) on x [T, D], in place. When end is num_layers, the last block computes keys for all tokens but
+  // everything behind them only for the tokens in `read` (ascending), and x becomes [N, D].
+  absl::Status RunBlocks(const PackedBatch& batch, int64_t first, int64_t end, absl::Span<const int64_t> read,
+                         const RunOptions& options, at::Tensor& x);
+
+  // Embed and all blocks: the residual stream [N, D] of the tokens in `read` at the input of the final norm.
+  absl::StatusOr<at::Tensor> Run(const PackedBatch& batch, absl::Span<const int64_t> read, const RunOptions& options);
+
+  // This rank's columns of the logits, fp32. x [N, D] -> [N, V].
+  at::Tensor LocalLogits(const at::Tensor& x_ND) const;
+
+  // Empty cache for the rows of a prefill of `batch`: one row for each segment in `segments`.
+  KvCache MakeCache(const PackedBatch& batch, absl::Span<const int> segments, int64_t max_new) const;
+
+  const sharding::ModelConfig& config() const { return reader_.config(); }
+  const sharding::Range& local_vocab() const { return plan_.ranks[comm_.rank()].vocab; }
+  comm::Communicator& comm() const { return comm_; }
+  at::ScalarType dtype() const { return dtype_; }
+  GemmPath gemm_path() const { return gemm_path_; }
+
+ private:
+  Decoder(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, comm::Communicator& comm);
+
+  // Rows of x that each group covers when x holds all tokens, or only the rows in `read`.
+  struct GroupRows {
+    const Intervention* intervention;
+    int64_t begin, end;
+  };
+  std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch, absl::Span<const int64_t> read, bool only_read) const;
+
+  static void AddWrite(const std::vector<GroupRows>& groups, const at::Tensor& write, at::Tensor& x);
+
+  absl::Status RunBlock(const PackedBatch& batch, int64_t layer, absl::Span<const int64_t> read, const RunOptions& options,
+                        at::Tensor& x);
+  at::Tensor Attention(const PackedBatch& batch, int64_t layer, absl::Span<const int64_t> read, KvCache* cache,
+                       at::Tensor& qkv) const;
+  const RopeTable& RopeFor(int64_t positions) const;
+
+  const sharding::CheckpointReader& reader_;
+  sharding::ShardPlan plan_;
+  comm::Communicator& comm_;
+  at::ScalarType dtype_ = at::kFloat;
+  GemmPath gemm_path_ = GemmPath::kPlain;
+  Weights weights_;
+  mutable RopeTable rope_;  // Grows with the longest sequence seen.
+};
+
+}  // namespace bearing::model
+
+#endif  // BEARING_WORKER_MODEL_DECODER_H_

@@ -1,0 +1,209 @@
+#include "worker/model/kernels.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+// One function body, several instruction sets, resolved once by the loader.
+#define BEARING_MULTIVERSION __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+
+namespace bearing::model {
+namespace {
+
+using c10::BFloat16;
+
+// bf16 rows pass through fp32 scratch: a widening shift and a rounding add, both of which vectorize.
+inline void Widen(const BFloat16* in, float* out, int64_t n) {
+  const auto* bits = reinterpret_cast<const uint16_t*>(in);
+  for (int64_t i = 0; i < n; ++i) out[i] = std::bit_cast<float>(static_cast<uint32_t>(bits[i]) << 16);
+}
+
+inline void Narrow(const float* in, BFloat16* out, int64_t n) {
+  auto* bits = reinterpret_cast<uint16_t*>(out);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t u = std::bit_cast<uint32_t>(in[i]);
+    bits[i] = static_cast<uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+  }
+}
+
+BEARING_MULTIVERSION void RmsNormRow(const float* x, const float* w, float eps, bool round_before_weight, int64_t n, float* y) {
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
+  const float scale = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+  for (int64_t i = 0; i < n; ++i) {
+    float v = x[i] * scale;
+    if (round_before_weight) {
+      const uint32_t u = std::bit_cast<uint32_t>(v);
+      v = std::bit_cast<float>((u + 0x7fff + ((u >> 16) & 1)) & 0xffff0000u);
+    }
+    y[i] = v * w[i];
+  }
+}
+
+BEARING_MULTIVERSION void RopeHeads(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin) {
+  const int64_t half = head_dim / 2;
+  for (int64_t h = 0; h < heads; ++h) {
+    float* a = x + h * head_dim;
+    float* b = a + half;
+    for (int64_t i = 0; i < half; ++i) {
+      const float u = a[i];
+      const float v = b[i];
+      a[i] = u * cos[i] - v * sin[i];
+      b[i] = v * cos[i] + u * sin[i];
+    }
+  }
+}
+
+// exp by range reduction to 2^k * p(f): relative error under 2e-7 over the whole range, no branches.
+inline float FastExp(float x) {
+  x = std::fmin(std::fmax(x, -87.0f), 88.0f);
+  const float k = std::nearbyint(x * 1.44269504088896341f);
+  const float f = std::fma(k, -1.42860677e-6f, std::fma(k, -0.693145752f, x));
+  float p = 1.9875691500e-4f;
+  p = std::fma(p, f, 1.3981999507e-3f);
+  p = std::fma(p, f, 8.3334519073e-3f);
+  p = std::fma(p, f, 4.1665795894e-2f);
+  p = std::fma(p, f, 1.6666665459e-1f);
+  p = std::fma(p, f, 5.0000001201e-1f);
+  p = std::fma(p * f, f, f + 1.0f);
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (static_cast<uint32_t>(static_cast<int32_t>(k)) << 23));
+}
+
+BEARING_MULTIVERSION void SiluMultiplyRow(const float* gate, const float* up, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + FastExp(-gate[i])) * up[i];
+}
+
+BEARING_MULTIVERSION void AddRow(float* x, const float* write, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] += write[i];
+}
+
+BEARING_MULTIVERSION float DotRow(const float* a, const float* b, int64_t n) {
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+BEARING_MULTIVERSION void AddScaledRow(float* x, const float* v, float scale, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] += scale * v[i];
+}
+
+// Calls body(row, float* x, const float* write or null) with the row in fp32, and stores it back when x is bf16.
+template <typename Body>
+void ForEachRow(at::Tensor& x_TD, const at::Tensor* write_TD, int64_t begin, int64_t end, const Body& body) {
+  const int64_t d = x_TD.size(1);
+  if (x_TD.scalar_type() == at::kFloat) {
+    float* x = x_TD.data_ptr<float>();
+    const float* w = write_TD != nullptr ? write_TD->const_data_ptr<float>() : nullptr;
+    at::parallel_for(begin, end, 16, [&](int64_t from, int64_t to) {
+      for (int64_t t = from; t < to; ++t) body(x + t * d, w != nullptr ? w + t * d : nullptr, d);
+    });
+    return;
+  }
+  BFloat16* x = x_TD.data_ptr<BFloat16>();
+  const BFloat16* w = write_TD != nullptr ? write_TD->const_data_ptr<BFloat16>() : nullptr;
+  at::parallel_for(begin, end, 16, [&](int64_t from, int64_t to) {
+    std::vector<float> scratch(2 * d);
+    for (int64_t t = from; t < to; ++t) {
+      Widen(x + t * d, scratch.data(), d);
+      if (w != nullptr) Widen(w + t * d, scratch.data() + d, d);
+      body(scratch.data(), w != nullptr ? scratch.data() + d : nullptr, d);
+      Narrow(scratch.data(), x + t * d, d);
+    }
+  });
+}
+
+}  // namespace
+
+at::Tensor RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight_D, double eps) {
+  const int64_t rows = x_TD.size(0);
+  const int64_t d = x_TD.size(1);
+  at::Tensor y = at::empty_like(x_TD);
+  const at::Tensor w = weight_D.to(at::kFloat);
+  const float* weight = w.const_data_ptr<float>();
+  const bool narrow = x_TD.scalar_type() == at::kBFloat16;
+  at::parallel_for(0, rows, 16, [&](int64_t from, int64_t to) {
+    std::vector<float> scratch(narrow ? 2 * d : 0);
+    for (int64_t t = from; t < to; ++t) {
+      if (!narrow) {
+        RmsNormRow(x_TD.const_data_ptr<float>() + t * d, weight, static_cast<float>(eps), false, d,
+                   y.data_ptr<float>() + t * d);
+      } else {
+        Widen(x_TD.const_data_ptr<BFloat16>() + t * d, scratch.data(), d);
+        RmsNormRow(scratch.data(), weight, static_cast<float>(eps), true, d, scratch.data() + d);
+        Narrow(scratch.data() + d, y.data_ptr<BFloat16>() + t * d, d);
+      }
+    }
+  });
+  return y;
+}
+
+void ApplyRope(at::Tensor& x_TC, int64_t column, int64_t num_heads, int64_t head_dim, const at::Tensor& cos,
+               const at::Tensor& sin, absl::Span<const int32_t> positions) {
+  const int64_t rows = x_TC.size(0);
+  const int64_t stride = x_TC.stride(0);
+  const int64_t half = head_dim / 2;
+  const int64_t width = num_heads * head_dim;
+  const float* c = cos.const_data_ptr<float>();
+  const float* s = sin.const_data_ptr<float>();
+  const bool narrow = x_TC.scalar_type() == at::kBFloat16;
+  at::parallel_for(0, rows, 16, [&](int64_t from, int64_t to) {
+    std::vector<float> scratch(narrow ? width : 0);
+    for (int64_t t = from; t < to; ++t) {
+      const float* ct = c + positions[t] * half;
+      const float* st = s + positions[t] * half;
+      if (!narrow) {
+        RopeHeads(x_TC.data_ptr<float>() + t * stride + column, num_heads, head_dim, ct, st);
+      } else {
+        BFloat16* x = x_TC.data_ptr<BFloat16>() + t * stride + column;
+        Widen(x, scratch.data(), width);
+        RopeHeads(scratch.data(), num_heads, head_dim, ct, st);
+        Narrow(scratch.data(), x, width);
+      }
+    }
+  });
+}
+
+at::Tensor SiluMultiply(const at::Tensor& gate_up) {
+  const int64_t rows = gate_up.size(0);
+  const int64_t f = gate_up.size(1) / 2;
+  at::Tensor out = at::empty({rows, f}, gate_up.options());
+  const bool narrow = gate_up.scalar_type() == at::kBFloat16;
+  at::parallel_for(0, rows, 8, [&](int64_t from, int64_t to) {
+    std::vector<float> scratch(narrow ? 3 * f : 0);
+    for (int64_t t = from; t < to; ++t) {
+      if (!narrow) {
+        const float* gate = gate_up.const_data_ptr<float>() + t * 2 * f;
+        SiluMultiplyRow(gate, gate + f, f, out.data_ptr<float>() + t * f);
+      } else {
+        Widen(gate_up.const_data_ptr<BFloat16>() + t * 2 * f, scratch.data(), 2 * f);
+        SiluMultiplyRow(scratch.data(), scratch.data() + f, f, scratch.data() + 2 * f);
+        Narrow(scratch.data() + 2 * f, out.data_ptr<BFloat16>() + t * f, f);
+      }
+    }
+  });
+  return out;
+}
+
+void AddRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end) {
+  ForEachRow(x_TD, &write_TD, begin, end, [](float* x, const float* write, int64_t d) { AddRow(x, write, d); });
+}
+
+void AddProjectedRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end, const at::Tensor& basis_KD) {
+  const float* basis = basis_KD.const_data_ptr<float>();
+  const int64_t k = basis_KD.size(0);
+  ForEachRow(x_TD, &write_TD, begin, end, [basis, k](float* x, const float* write, int64_t d) {
+    AddRow(x, write, d);
+    for (int64_t i = 0; i < k; ++i) AddScaledRow(x, basis + i * d, -DotRow(write, basis + i * d, d), d);
+  });
+}
+
+void AddVectorRows(at::Tensor& x_TD, int64_t begin, int64_t end, const at::Tensor& vector_D) {
+  const float* vector = vector_D.const_data_ptr<float>();
+  ForEachRow(x_TD, nullptr, begin, end, [vector](float* x, const float*, int64_t d) { AddRow(x, vector, d); });
+}
+
+}  // namespace bearing::model

@@ -1,0 +1,113 @@
+#include "worker/model/linear.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <string_view>
+#include <vector>
+
+namespace bearing::model {
+namespace {
+
+// The rows a packed weight is tuned for; other counts work as well.
+constexpr int64_t kTypicalRows = 1024;
+
+// libtorch has these operators but no C++ function for them: they are reached by name.
+at::Tensor PackWeight(const at::Tensor& weight) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                             .typed<at::Tensor(const at::Tensor&, std::optional<int64_t>)>();
+  return op.call(weight, kTypicalRows);
+}
+
+at::Tensor MultiplyPacked(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& bias) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>();
+  return op.call(x, packed, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt, "none",
+                 c10::List<std::optional<at::Scalar>>(), "");
+}
+
+bool IsPacked(GemmPath path) { return path == GemmPath::kPacked || path == GemmPath::kWidenedPacked; }
+bool IsWidened(GemmPath path) { return path == GemmPath::kWidened || path == GemmPath::kWidenedPacked; }
+
+double BestSeconds(const Linear& linear, const at::Tensor& x) {
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < 4; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    linear.Forward(x);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    if (i > 0) best = std::min(best, took.count());
+  }
+  return best;
+}
+
+}  // namespace
+
+const char* GemmPathName(GemmPath path) {
+  switch (path) {
+    case GemmPath::kPlain:
+      return "plain";
+    case GemmPath::kPacked:
+      return "packed";
+    case GemmPath::kWidened:
+      return "widened";
+    case GemmPath::kWidenedPacked:
+      return "widened-packed";
+  }
+  return "?";
+}
+
+std::optional<GemmPath> GemmPathFromName(const std::string& name) {
+  for (const GemmPath path : {GemmPath::kPlain, GemmPath::kPacked, GemmPath::kWidened, GemmPath::kWidenedPacked}) {
+    if (name == GemmPathName(path)) return path;
+  }
+  return std::nullopt;
+}
+
+GemmPath ChooseGemmPath(at::ScalarType dtype, int64_t in, int64_t out) {
+  const at::Tensor weight = at::randn({out, in}, at::kFloat);
+  const at::Tensor x = at::randn({256, in}, at::kFloat).to(dtype);
+  std::vector<GemmPath> paths = {GemmPath::kPlain, GemmPath::kPacked};
+  if (dtype == at::kBFloat16) paths.insert(paths.end(), {GemmPath::kWidened, GemmPath::kWidenedPacked});
+  GemmPath best = GemmPath::kPlain;
+  double best_seconds = std::numeric_limits<double>::infinity();
+  for (const GemmPath path : paths) {
+    try {
+      const double seconds = BestSeconds(Linear(weight, at::Tensor(), dtype, path), x);
+      if (seconds < best_seconds * 0.95) {
+        best = path;
+        best_seconds = seconds;
+      }
+    } catch (const c10::Error&) {
+      // The processor lacks what this path needs: it is out.
+    }
+  }
+  return best;
+}
+
+Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype, GemmPath path)
+    : path_(path), dtype_(dtype), in_(weight.size(1)), out_(weight.size(0)) {
+  const at::ScalarType product = IsWidened(path) ? at::kFloat : dtype;
+  // bf16 weights rounded first: widening must not give more than the compute type holds.
+  const at::Tensor converted = weight.to(dtype).to(product).contiguous();
+  weight_ = IsPacked(path) ? PackWeight(converted) : converted;
+  if (bias.defined()) bias_ = bias.to(dtype).to(product).contiguous();
+}
+
+at::Tensor Linear::Multiply(const at::Tensor& x) const {
+  const at::Tensor input = IsWidened(path_) ? x.to(at::kFloat) : x;
+  if (IsPacked(path_)) return MultiplyPacked(input, weight_, bias_);
+  return at::linear(input, weight_, bias_.defined() ? std::optional<at::Tensor>(bias_) : std::nullopt);
+}
+
+at::Tensor Linear::Forward(const at::Tensor& x) const { return Multiply(x).to(dtype_); }
+
+at::Tensor Linear::ForwardFloat(const at::Tensor& x) const { return Multiply(x).to(at::kFloat); }
+
+}  // namespace bearing::model

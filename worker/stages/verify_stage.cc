@@ -1,0 +1,129 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "sharding/status_macros.h"
+#include "worker/stages/chosen_direction.h"
+#include "worker/stages/prompt_rows.h"
+#include "worker/stages/stages.h"
+#include "worker/steer/concept_metric.h"
+#include "worker/steer/orthogonalize.h"
+
+namespace bearing::worker {
+namespace {
+
+// Prompts a side whose logits are compared.
+constexpr size_t kProbePrompts = 8;
+
+struct Probe {
+  at::Tensor logits_NV;  // This rank's columns.
+  at::Tensor probabilities_NV;
+};
+
+absl::StatusOr<Probe> RunProbe(model::Decoder& decoder, const steer::Rows& rows, const model::Intervention& intervention) {
+  const steer::RowBatcher batcher(rows, /*keep=*/1);
+  model::PackedBatch batch;
+  std::vector<int> segments;
+  std::vector<int64_t> read;
+  batcher.AppendGroup({0, rows.size()}, intervention, batch, segments, read);
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor last, decoder.Run(batch, read, {}));
+  Probe probe;
+  probe.logits_NV = decoder.LocalLogits(last);
+  BEARING_ASSIGN_OR_RETURN(probe.probabilities_NV, steer::LocalProbabilities(decoder, last));
+  return probe;
+}
+
+absl::StatusOr<nlohmann::json> CompareLogits(JobContext& context, const sharding::CheckpointReader& edited,
+                                             const ChosenDirection& direction) {
+  steer::Rows rows;
+  for (const auto* side : {&context.spec.prompts().positive(), &context.spec.prompts().negative()}) {
+    BEARING_ASSIGN_OR_RETURN(const PromptRows prompts, LoadPromptRows(context, side->validation()));
+    const size_t n = std::min(kProbePrompts, prompts.rows.size());
+    rows.insert(rows.end(), prompts.rows.begin(), prompts.rows.begin() + static_cast<std::ptrdiff_t>(n));
+  }
+  BEARING_ASSIGN_OR_RETURN(model::Decoder * decoder, context.GetDecoder());
+  BEARING_ASSIGN_OR_RETURN(const Probe baseline, RunProbe(*decoder, rows, {}));
+  BEARING_ASSIGN_OR_RETURN(const Probe ablated, RunProbe(*decoder, rows, direction.Ablation()));
+  const model::GemmPath path = decoder->gemm_path();
+  context.DropDecoder();  // Two models need not fit at once.
+
+  model::DecoderOptions options;
+  options.dtype = ComputeType(context.spec);
+  options.gemm_path = path;
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<model::Decoder> check,
+                           model::Decoder::Load(edited, context.plan, *context.comm, options));
+  BEARING_ASSIGN_OR_RETURN(const Probe written, RunProbe(*check, rows, {}));
+  const auto largest = [&](const Probe& other) -> absl::StatusOr<double> {
+    at::Tensor difference = at::amax(at::abs(written.logits_NV - other.logits_NV)).reshape({1}).contiguous();
+    BEARING_RETURN_IF_ERROR(context.comm->AllReduce(difference, comm::ReduceOp::kMax));
+    return static_cast<double>(difference.item<float>());
+  };
+  BEARING_ASSIGN_OR_RETURN(const double to_ablated, largest(ablated));
+  BEARING_ASSIGN_OR_RETURN(const double to_baseline, largest(baseline));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<double> kl,
+                           steer::RowKl(*check, ablated.probabilities_NV, written.probabilities_NV));
+  double sum = 0;
+  for (const double v : kl) sum += v;
+  return nlohmann::json{{"prompts", rows.size()},
+                        {"max_logit_difference_to_ablation", to_ablated},
+                        {"max_logit_difference_to_baseline", to_baseline},
+                        {"mean_kl_to_ablation", sum / static_cast<double>(kl.size())}};
+}
+
+absl::StatusOr<std::vector<steer::Residue>> GatherResidues(JobContext& context, const sharding::CheckpointReader& edited,
+                                                           const at::Tensor& direction) {
+  auto mine = steer::MeasureResidue(edited, direction, context.comm->rank(), context.comm->size());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, mine.status()));
+  std::vector<steer::Residue> all;
+  for (int rank = 0; rank < context.comm->size(); ++rank) {
+    std::string bytes;
+    if (rank == context.comm->rank()) {
+      nlohmann::json list = nlohmann::json::array();
+      for (const steer::Residue& r : *mine) list.push_back({r.tensor, r.relative, r.finite});
+      bytes = list.dump();
+    }
+    BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(bytes, rank));
+    for (const nlohmann::json& r : nlohmann::json::parse(bytes)) {
+      all.push_back({r[0].get<std::string>(), r[1].is_null() ? 0.0 : r[1].get<double>(), r[2].get<bool>()});
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+absl::StatusOr<StageFiles> RunVerify(JobContext& context) {
+  BEARING_ASSIGN_OR_RETURN(const ChosenDirection direction, LoadChosenDirection(context));
+  std::string folder = context.is_rank0() ? context.output->PathOf("checkpoint") : "";
+  BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(folder, 0));
+  auto edited = sharding::CheckpointReader::Open(folder);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, edited.status()));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Residue> residues, GatherResidues(context, **edited, direction.unit));
+  const auto worst = std::max_element(residues.begin(), residues.end(),
+                                      [](const steer::Residue& a, const steer::Residue& b) { return a.relative < b.relative; });
+  for (const steer::Residue& residue : residues) {
+    if (!residue.finite) {
+      return absl::DataLossError(absl::StrCat("the edited checkpoint holds NaN or Inf: tensor=", residue.tensor));
+    }
+  }
+  BEARING_RETURN_IF_ERROR(context.Step(bearing::v1::STAGE_VERIFY, 1, 2, "checks"));
+  nlohmann::json logits;
+  // A model that stays tied has its unembedding changed too: its logits then differ from ablation by design.
+  if (!context.reader->config().tied_embeddings || !context.spec.edit().keep_tied()) {
+    BEARING_ASSIGN_OR_RETURN(logits, CompareLogits(context, **edited, direction));
+  }
+  BEARING_RETURN_IF_ERROR(context.OnRank0([&] {
+    nlohmann::json tensors = nlohmann::json::array();
+    for (const steer::Residue& r : residues) tensors.push_back({{"tensor", r.tensor}, {"residue", r.relative}});
+    const nlohmann::json document = {{"edited_tensors", residues.size()},
+                                     {"largest_residue", worst->relative},
+                                     {"largest_residue_tensor", worst->tensor},
+                                     {"logits", logits},
+                                     {"tensors", tensors}};
+    return jobs::WriteFileAtomically(context.output->PathOf("verify.json"), document.dump(1) + "\n");
+  }));
+  return StageFiles{"verify.json"};
+}
+
+}  // namespace bearing::worker

@@ -1,0 +1,72 @@
+// Bypass, induce and KL of candidate directions, many candidates a forward pass, computing nothing twice.
+//
+// * Induce: an addition at layer l leaves the blocks below l as they are. One baseline pass over the negative prompts runs
+// block
+//   by block; at each layer the candidates of that layer branch off from its residual stream.
+// * KL and bypass: ablation acts from the embedding on, so each candidate is a group of its own in the batch: the shared prefix
+//   once a candidate, then the prompts behind it.
+//
+// A candidate here is an index into the caller's list: layer, raw mean difference (added), unit direction (ablated).
+#ifndef BEARING_WORKER_STEER_CANDIDATE_SCORES_H_
+#define BEARING_WORKER_STEER_CANDIDATE_SCORES_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "worker/model/decoder.h"
+#include "worker/steer/row_batches.h"
+
+namespace bearing::steer {
+
+struct CandidateVector {
+  int64_t layer = 0;
+  at::Tensor mean_difference;  // [D] fp32, raw: what is added.
+  at::Tensor direction;        // [D] fp32, unit: what is ablated.
+};
+
+// Called as results come in, on every rank: index into the list given, its score.
+using ScoreSink = std::function<absl::Status(size_t candidate, double score)>;
+
+class CandidateScorer {
+ public:
+  // Rows and decoder must outlive the scorer. `budget`: tokens a forward pass.
+  CandidateScorer(model::Decoder& decoder, const Rows& positive, const Rows& negative, std::vector<int32_t> metric_tokens,
+                  int64_t budget);
+
+  // Baseline metric of both sides and the negative side's distribution, needed by the tests below. One pass.
+  absl::Status RunBaseline();
+  double positive_metric() const { return positive_metric_; }
+  double negative_metric() const { return negative_metric_; }
+
+  // Mean metric of the negative prompts with the mean difference added at the candidate's layer.
+  absl::Status ScoreInduce(absl::Span<const CandidateVector> candidates, const ScoreSink& sink);
+
+  // Mean KL of the negative prompts under ablation. After RunBaseline.
+  absl::Status ScoreKl(absl::Span<const CandidateVector> candidates, const ScoreSink& sink);
+
+  // Mean metric of the positive prompts under ablation.
+  absl::Status ScoreBypass(absl::Span<const CandidateVector> candidates, const ScoreSink& sink);
+
+ private:
+  // Runs `rows` under the ablation of each candidate and calls `score` with the probabilities of a (candidate, range of rows).
+  absl::Status RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows,
+                          const std::function<absl::Status(size_t, RowRange, const at::Tensor&)>& score);
+
+  model::Decoder& decoder_;
+  const Rows& positive_;
+  const Rows& negative_;
+  std::vector<int32_t> metric_tokens_;
+  int64_t budget_;
+  double positive_metric_ = 0;
+  double negative_metric_ = 0;
+  at::Tensor baseline_NV_;  // Probabilities of the negative prompts, this rank's columns.
+};
+
+}  // namespace bearing::steer
+
+#endif  // BEARING_WORKER_STEER_CANDIDATE_SCORES_H_

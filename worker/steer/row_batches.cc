@@ -1,0 +1,49 @@
+#include "worker/steer/row_batches.h"
+
+#include <algorithm>
+
+namespace bearing::steer {
+
+RowBatcher::RowBatcher(const Rows& rows, int64_t keep) : rows_(rows), prefix_(model::SharedPrefix(rows, keep)) {}
+
+int64_t RowBatcher::TokensOf(RowRange range) const {
+  int64_t tokens = prefix_;
+  for (size_t r = range.begin; r < range.end; ++r) tokens += static_cast<int64_t>(rows_[r].size()) - prefix_;
+  return tokens;
+}
+
+std::vector<RowRange> RowBatcher::Cut(int64_t budget) const {
+  std::vector<RowRange> ranges;
+  int64_t tokens = 0;
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    const int64_t own = static_cast<int64_t>(rows_[r].size()) - prefix_;
+    if (ranges.empty() || tokens + own > budget) {
+      ranges.push_back({r, r});
+      tokens = prefix_;
+    }
+    tokens += own;
+    ranges.back().end = r + 1;
+  }
+  return ranges;
+}
+
+void RowBatcher::AppendGroup(RowRange range, const model::Intervention& intervention, model::PackedBatch& batch,
+                             std::vector<int>& segments, std::vector<int64_t>& read) const {
+  batch.BeginGroup(intervention);
+  int parent = -1;
+  if (prefix_ > 0) parent = batch.Add(absl::MakeConstSpan(rows_[range.begin]).subspan(0, prefix_));
+  for (size_t r = range.begin; r < range.end; ++r) {
+    segments.push_back(batch.Add(absl::MakeConstSpan(rows_[r]).subspan(prefix_), parent));
+    read.push_back(batch.num_tokens() - 1);
+  }
+}
+
+int64_t TokenBudget(const sharding::ModelConfig& config, int64_t memory_bytes) {
+  const sharding::LayerSpec& layer = config.layers.front();
+  // fp32 bytes that a token needs at the widest point of a block: residual, norm, write, gate and up, their product.
+  const int64_t widest = 4 * (4 * config.d_model + 3 * layer.mlp.intermediate_size +
+                              2 * (layer.attention.num_heads + 2 * layer.attention.num_kv_heads) * layer.attention.head_dim);
+  return std::clamp<int64_t>(memory_bytes / widest, 64, 4096);
+}
+
+}  // namespace bearing::steer

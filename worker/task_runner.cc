@@ -1,0 +1,160 @@
+#include "worker/task_runner.h"
+
+#include <c10/util/Exception.h>
+#include <google/protobuf/util/json_util.h>
+
+#include <chrono>
+#include <exception>
+
+#include "absl/strings/str_cat.h"
+#include "jobs/job_spec.h"
+#include "sharding/status_macros.h"
+#include "worker/memory.h"
+#include "worker/stages/stages.h"
+
+namespace bearing::worker {
+namespace {
+
+struct StageEntry {
+  bearing::v1::Stage id;
+  const char* name;
+  absl::StatusOr<StageFiles> (*run)(JobContext&);
+};
+
+constexpr StageEntry kStages[] = {
+    {bearing::v1::STAGE_COLLECT, "collect", RunCollect},    {bearing::v1::STAGE_SELECT, "select", RunSelect},
+    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate}, {bearing::v1::STAGE_EDIT, "edit", RunEdit},
+    {bearing::v1::STAGE_VERIFY, "verify", RunVerify},       {bearing::v1::STAGE_REPORT, "report", RunReport},
+};
+
+bool IsSkipped(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
+  if (stage == bearing::v1::STAGE_EVALUATE) return spec.evaluate().skip();
+  if (stage == bearing::v1::STAGE_EDIT || stage == bearing::v1::STAGE_VERIFY) return spec.edit().skip();
+  return false;
+}
+
+// The lease of rank 0 on every rank.
+absl::StatusOr<bearing::v1::Lease> ShareLease(comm::Communicator& comm, const bearing::v1::Lease* lease) {
+  std::string bytes = lease != nullptr ? lease->SerializeAsString() : "";
+  BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(bytes, 0));
+  bearing::v1::Lease shared;
+  if (!shared.ParseFromString(bytes)) return absl::InternalError("lease does not parse");
+  return shared;
+}
+
+sharding::Range FromProto(const bearing::v1::Range& range) { return {range.begin(), range.end()}; }
+
+// The plan that came with the lease, checked against the one this build would make: both sides must cut alike.
+absl::StatusOr<sharding::ShardPlan> PlanOf(const bearing::v1::Lease& lease, const sharding::CheckpointReader& reader,
+                                           int ranks) {
+  BEARING_ASSIGN_OR_RETURN(sharding::ShardPlan plan, sharding::MakeShardPlan(reader.config(), reader.layout(), ranks));
+  if (lease.plan().ranks_size() != ranks) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the plan is for another group: plan=", lease.plan().ranks_size(), " ranks=", ranks));
+  }
+  for (int r = 0; r < ranks; ++r) {
+    const bearing::v1::RankPlan& given = lease.plan().ranks(r);
+    const sharding::RankPlan& own = plan.ranks[r];
+    if (!(FromProto(given.heads()) == own.heads && FromProto(given.kv_heads()) == own.kv_heads &&
+          FromProto(given.mlp()) == own.mlp && FromProto(given.vocab()) == own.vocab)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the coordinator's plan differs from this worker's (model changed, or versions differ): rank=", r));
+    }
+  }
+  return plan;
+}
+
+absl::Status PrepareRank0(JobContext& context) {
+  BEARING_ASSIGN_OR_RETURN(context.model_digest, context.reader->Digest());
+  BEARING_ASSIGN_OR_RETURN(context.tokenizer,
+                           bridge::ChatTokenizer::Load(context.spec.model().path(), context.spec.model().chat_template()));
+  BEARING_ASSIGN_OR_RETURN(const std::string digest, jobs::SpecDigest(context.spec));
+  std::string json;
+  if (!google::protobuf::util::MessageToJsonString(context.spec, &json).ok()) return absl::InternalError("job does not print");
+  BEARING_ASSIGN_OR_RETURN(jobs::OutputFolder output,
+                           jobs::OutputFolder::Open(context.spec.output(), json, digest, context.model_digest));
+  context.output = std::make_unique<jobs::OutputFolder>(std::move(output));
+  return absl::OkStatus();
+}
+
+absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
+  for (const StageEntry& stage : kStages) {
+    if (IsSkipped(context.spec, stage.id)) continue;
+    at = stage.id;
+    BEARING_RETURN_IF_ERROR(context.Step(stage.id, 0, 0, ""));
+    BEARING_ASSIGN_OR_RETURN(const nlohmann::json done, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
+      return nlohmann::json(context.output->IsStageDone(stage.name));
+    }));
+    bearing::v1::StageTime time;
+    time.set_stage(stage.id);
+    if (done.get<bool>()) {
+      time.set_resumed(true);
+      if (context.is_rank0()) {
+        const auto seconds = context.output->StageSeconds();
+        if (const auto found = seconds.find(stage.name); found != seconds.end()) time.set_seconds(found->second);
+        context.observer->OnStageDone(time);
+      }
+      continue;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    BEARING_ASSIGN_OR_RETURN(const StageFiles files, stage.run(context));
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->MarkStageDone(stage.name, files, took.count()); }));
+    time.set_seconds(took.count());
+    if (context.is_rank0()) context.observer->OnStageDone(time);
+  }
+  return context.OnRank0([&]() -> absl::Status {
+    BEARING_ASSIGN_OR_RETURN(const nlohmann::json provenance, Provenance(context));
+    return context.output->WriteManifest(provenance);
+  });
+}
+
+absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, TaskOutcome& outcome) {
+  BEARING_ASSIGN_OR_RETURN(const bearing::v1::Lease shared, ShareLease(comm, lease));
+  JobContext context;
+  context.spec = shared.spec();
+  context.comm = &comm;
+  context.observer = observer;
+  outcome.error_stage = bearing::v1::STAGE_LOAD;
+  auto reader = sharding::CheckpointReader::Open(context.spec.model().path());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
+  context.reader = reader->get();
+  auto plan = PlanOf(shared, **reader, comm.size());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
+  context.plan = *std::move(plan);
+  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context); }));
+  // A quarter of what is free for activations; the least of all ranks, so that all cut their batches alike.
+  at::Tensor budget = NegatedCount(steer::TokenBudget(context.reader->config(), AvailableMemoryBytes() / comm.size() / 4));
+  BEARING_RETURN_IF_ERROR(comm.AllReduce(budget, comm::ReduceOp::kMax));
+  context.token_budget = -CountOf(budget);
+  if (const int64_t wanted = context.spec.collect().max_batch(); wanted > 0) {
+    context.token_budget = std::min<int64_t>(context.token_budget, wanted * 64);
+  }
+  BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
+  if (context.is_rank0()) {
+    BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer) {
+  TaskOutcome outcome;
+  // An exception leaves this rank out of step with the others: the group cannot go on.
+  try {
+    outcome.status = RunAll(comm, lease, observer, outcome);
+  } catch (const c10::Error& error) {
+    outcome.status = absl::InternalError(absl::StrCat("libtorch: ", error.what_without_backtrace()));
+    if (comm.size() > 1) comm.Abort(std::string(outcome.status.message()));
+  } catch (const std::bad_alloc&) {
+    outcome.status = absl::ResourceExhaustedError("out of memory");
+    if (comm.size() > 1) comm.Abort("out of memory");
+  } catch (const std::exception& error) {
+    outcome.status = absl::InternalError(error.what());
+    if (comm.size() > 1) comm.Abort(error.what());
+  }
+  return outcome;
+}
+
+}  // namespace bearing::worker

@@ -1,0 +1,27 @@
+// Runs one leased job on all ranks: opens the model, claims the output folder, runs the stages that are not done yet, writes
+// the manifest. The only place where exceptions of libtorch and of the libraries become a Status.
+#ifndef BEARING_WORKER_TASK_RUNNER_H_
+#define BEARING_WORKER_TASK_RUNNER_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "bearing/v1/worker_service.pb.h"
+#include "worker/comm/communicator.h"
+#include "worker/job_context.h"
+
+namespace bearing::worker {
+
+// What became of a job. `error_stage` says where it stopped.
+struct TaskOutcome {
+  absl::Status status;
+  bearing::v1::JobResult result;  // Rank 0, when ok.
+  bearing::v1::Stage error_stage = bearing::v1::STAGE_UNSPECIFIED;
+};
+
+// Collective. `lease` and `observer` are read on rank 0 only.
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer);
+
+}  // namespace bearing::worker
+
+#endif  // BEARING_WORKER_TASK_RUNNER_H_

@@ -1,0 +1,146 @@
+#include "worker/trace.h"
+
+#include <ATen/ATen.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/chat_tokenizer.h"
+#include "jobs/artifacts.h"
+#include "jobs/prompt_set.h"
+#include "sharding/checkpoint_reader.h"
+#include "sharding/safetensors.h"
+#include "sharding/shard_plan.h"
+#include "sharding/status_macros.h"
+#include "worker/memory.h"
+#include "worker/model/decoder.h"
+#include "worker/steer/direction_file.h"
+#include "worker/steer/row_batches.h"
+
+namespace bearing::worker {
+namespace {
+
+absl::StatusOr<steer::Rows> ReadTokenIds(const std::string& path) {
+  BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(path));
+  const nlohmann::json document = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto bad = [&](const std::string& where) {
+    return absl::InvalidArgumentError(absl::StrCat("expected a JSON list of non-empty lists of token ids: file=", path, where));
+  };
+  if (!document.is_array() || document.empty()) return bad("");
+  steer::Rows rows;
+  for (size_t r = 0; r < document.size(); ++r) {
+    if (!document[r].is_array() || document[r].empty()) return bad(absl::StrCat(" row=", r + 1));
+    std::vector<int32_t> row;
+    for (const nlohmann::json& id : document[r]) {
+      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
+        return bad(absl::StrCat(" row=", r + 1));
+      row.push_back(id.get<int32_t>());
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+absl::StatusOr<steer::Rows> ReadRows(const TraceOptions& options) {
+  if (!options.token_ids.empty()) return ReadTokenIds(options.token_ids);
+  BEARING_ASSIGN_OR_RETURN(const auto prompts, jobs::LoadPrompts(options.prompts, "", 0));
+  BEARING_ASSIGN_OR_RETURN(const auto tokenizer, bridge::ChatTokenizer::Load(options.model));
+  std::vector<std::string> texts;
+  for (const jobs::Prompt& prompt : prompts) {
+    BEARING_ASSIGN_OR_RETURN(std::string text,
+                             tokenizer->Render({{"user", prompt.instruction}}, /*add_generation_prompt=*/true));
+    texts.push_back(std::move(text));
+  }
+  return tokenizer->EncodeBatch(texts, /*threads=*/1);
+}
+
+absl::StatusOr<model::Intervention> ReadIntervention(const TraceOptions& options, const sharding::ModelConfig& config) {
+  model::Intervention intervention;
+  if (!options.ablate.empty()) {
+    BEARING_ASSIGN_OR_RETURN(const steer::Direction direction, steer::ReadDirection(options.ablate, config.d_model));
+    intervention.ablate_basis = direction.unit.unsqueeze(0);
+  }
+  if (!options.add.empty()) {
+    if (options.layer < 0 || options.layer >= config.num_layers()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--layer is outside the model: layer=", options.layer, " layers=", config.num_layers()));
+    }
+    BEARING_ASSIGN_OR_RETURN(const steer::Direction direction, steer::ReadDirection(options.add, config.d_model));
+    intervention.add = direction.added();
+    intervention.add_layer = options.layer;
+  }
+  return intervention;
+}
+
+absl::Status Write(const TraceOptions& options, const steer::Rows& rows, const at::Tensor& residual, const at::Tensor& logits) {
+  std::vector<int64_t> ids;
+  std::vector<int64_t> counts;
+  for (const auto& row : rows) {
+    ids.insert(ids.end(), row.begin(), row.end());
+    counts.push_back(static_cast<int64_t>(row.size()));
+  }
+  return sharding::WriteSafetensors(
+      options.out,
+      {{"residual", sharding::DType::kF32, residual.sizes().vec(), residual.const_data_ptr<float>()},
+       {"logits", sharding::DType::kF32, logits.sizes().vec(), logits.const_data_ptr<float>()},
+       {"token_ids", sharding::DType::kI64, {static_cast<int64_t>(ids.size())}, ids.data()},
+       {"token_counts", sharding::DType::kI64, {static_cast<int64_t>(counts.size())}, counts.data()}},
+      {{"dtype", options.dtype}, {"format", "bearing/trace/v1"}});
+}
+
+absl::Status Trace(comm::Communicator& comm, const TraceOptions& options) {
+  auto opened = sharding::CheckpointReader::Open(options.model);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, opened.status()));
+  const sharding::CheckpointReader& reader = **opened;
+  // Every rank reads the small inputs itself; all see the same files or fail together.
+  auto rows = ReadRows(options);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, rows.status()));
+  auto intervention = ReadIntervention(options, reader.config());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, intervention.status()));
+  BEARING_ASSIGN_OR_RETURN(const sharding::ShardPlan plan,
+                           sharding::MakeShardPlan(reader.config(), reader.layout(), comm.size()));
+
+  model::DecoderOptions decoder_options;
+  decoder_options.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  if (!options.gemm.empty()) decoder_options.gemm_path = model::GemmPathFromName(options.gemm);
+  BEARING_ASSIGN_OR_RETURN(const auto decoder, model::Decoder::Load(reader, plan, comm, decoder_options));
+
+  const int64_t num_layers = reader.config().num_layers();
+  const auto n = static_cast<int64_t>(rows->size());
+  at::Tensor residual = at::empty({n, num_layers + 1, reader.config().d_model}, at::kFloat);
+  at::Tensor logits = comm.rank() == 0 ? at::empty({n, reader.config().vocab_size}, at::kFloat) : at::Tensor();
+  const steer::RowBatcher batcher(*rows, /*keep=*/1);
+  for (const steer::RowRange range : batcher.Cut(steer::TokenBudget(reader.config(), int64_t{1} << 30))) {
+    model::PackedBatch batch;
+    std::vector<int> segments;
+    std::vector<int64_t> read;
+    batcher.AppendGroup(range, *intervention, batch, segments, read);
+    const at::Tensor index = at::tensor(read, at::kLong);
+    const auto begin = static_cast<int64_t>(range.begin);
+    const auto count = static_cast<int64_t>(range.size());
+    model::RunOptions run;
+    run.observe = [&](int64_t layer, const at::Tensor& x) {
+      residual.narrow(0, begin, count).select(1, layer).copy_(layer == num_layers ? x : x.index_select(0, index));
+    };
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor last, decoder->Run(batch, read, run));
+    // Gathered along the vocabulary, which is the first axis after the transposition.
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor all, comm.AllGather(decoder->LocalLogits(last).t().contiguous()));
+    if (comm.rank() == 0) logits.narrow(0, begin, count).copy_(all.t());
+  }
+  return comm::AgreeOnStatus(comm, comm.rank() == 0 ? Write(options, *rows, residual, logits) : absl::OkStatus());
+}
+
+}  // namespace
+
+absl::Status RunTrace(comm::Communicator& comm, const TraceOptions& options) {
+  try {
+    return Trace(comm, options);
+  } catch (const std::exception& error) {
+    if (comm.size() > 1) comm.Abort(error.what());
+    return absl::InternalError(error.what());
+  }
+}
+
+}  // namespace bearing::worker

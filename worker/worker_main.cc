@@ -1,0 +1,98 @@
+// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "absl/time/time.h"
+#include "worker/comm/mpi_communicator.h"
+#include "worker/serve.h"
+#include "worker/trace.h"
+#include "worker/version.h"
+
+namespace {
+
+// Exit codes of the command line (docs/formats.md).
+int ExitCode(const absl::Status& status) {
+  if (status.ok()) return 0;
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+      return 2;
+    case absl::StatusCode::kNotFound:
+      return 3;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+      return 5;
+    default:
+      return 1;
+  }
+}
+
+int Finish(bearing::comm::Communicator& comm, const absl::Status& status) {
+  // Agreed errors are the same on every rank: said once.
+  if (!status.ok() && comm.rank() == 0) {
+    std::fprintf(stderr, "bearing-worker: error: %s\n", std::string(status.message()).c_str());
+  }
+  return ExitCode(status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Waiting threads must not spin on cores that others need.
+  setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/0);
+
+  CLI::App app{"One tensor-parallel rank of Bearing. Started by mpirun, or alone as a group of one."};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", bearing::worker::kVersion);
+  double timeout_minutes = 10;
+  app.add_option("--collective-timeout-minutes", timeout_minutes, "A collective that takes longer ends all ranks; 0 = no limit")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+
+  bearing::worker::ServeOptions serve;
+  double idle_seconds = 0;
+  CLI::App* serve_command = app.add_subcommand("serve",
+                                               "Take jobs from a coordinator until stopped.\n"
+                                               "Example: mpirun -n 2 bearing-worker serve --coordinator 127.0.0.1:7070");
+  serve_command->add_option("--coordinator", serve.coordinator, "host:port of the coordinator")->required();
+  serve_command->add_option("--exit-when-idle", idle_seconds, "Leave after so many seconds without a job; 0 = never");
+
+  bearing::worker::TraceOptions trace;
+  CLI::App* trace_command = app.add_subcommand(
+      "trace",
+      "Write residuals and logits of prompts.\nExample: bearing-worker trace --model DIR --prompts p.json --out t.safetensors");
+  trace_command->add_option("--model", trace.model, "Model folder")->required();
+  CLI::Option* prompts = trace_command->add_option("--prompts", trace.prompts, "Prompt file (json, jsonl, csv, txt)");
+  CLI::Option* ids = trace_command->add_option("--token-ids", trace.token_ids, "JSON list of lists of token ids");
+  prompts->excludes(ids);
+  trace_command->add_option("--out", trace.out, "File to write")->required();
+  trace_command->add_option("--dtype", trace.dtype, "Compute type")
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
+  trace_command->add_option("--ablate", trace.ablate, "Direction to ablate");
+  CLI::Option* add = trace_command->add_option("--add", trace.add, "Direction to add");
+  CLI::Option* layer = trace_command->add_option("--layer", trace.layer, "Block at whose input it is added");
+  add->needs(layer);
+  layer->needs(add);
+  trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: measured")
+      ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed"}));
+
+  try {
+    app.parse(argc, argv);
+    if (*trace_command && trace.prompts.empty() && trace.token_ids.empty()) {
+      throw CLI::RequiredError("--prompts or --token-ids");
+    }
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+
+  auto comm = bearing::comm::MpiCommunicator::Create({absl::Minutes(timeout_minutes)});
+  if (!comm.ok()) {
+    std::fprintf(stderr, "bearing-worker: error: %s\n", comm.status().ToString().c_str());
+    return 1;
+  }
+  if (*trace_command) return Finish(**comm, bearing::worker::RunTrace(**comm, trace));
+  if (idle_seconds > 0) serve.exit_when_idle = absl::Seconds(idle_seconds);
+  return Finish(**comm, bearing::worker::Serve(**comm, serve));
+}
