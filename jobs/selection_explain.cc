@@ -21,6 +21,15 @@ double RoundUp(double value) {
 
 double RoundDown(double value) { return -RoundUp(-value); }
 
+// The largest prune_layers of two decimals that leaves `layer` in.
+double LargestShareWith(int layer, SelectionRule rule) {
+  for (int hundredths = 99; hundredths > 0; --hundredths) {
+    rule.prune_layers = hundredths / 100.0;
+    if (rule.first_pruned_layer() > layer) return rule.prune_layers;
+  }
+  return 0;
+}
+
 std::string At(const Candidate& candidate) { return Concat("layer ", candidate.layer, ", position ", candidate.position); }
 
 // Is `reason` all that is known against the candidate? `without` is the rule with that one threshold lifted. Tests after the
@@ -77,12 +86,12 @@ std::string ExplainNoneSelected(const std::vector<Candidate>& candidates, const 
   all_layers.prune_layers = 0;
   if (const Candidate* best = Nearest(candidates, Discard::kPrunedLayer, rule, all_layers,
                                       [](const Candidate& c) { return static_cast<double>(c.layer); })) {
-    const double share = std::floor(100.0 * (1.0 - (best->layer + 1.0) / static_cast<double>(rule.num_layers))) / 100.0;
+    const double share = LargestShareWith(best->layer, rule);
     absl::StrAppendFormat(
         &text,
         " Nearest pruned layer: %s, select.prune_layers %g leaves out layers from %d on%s; select.prune_layers: "
         "%g would let it in.",
-        At(*best), rule.prune_layers, rule.first_pruned_layer(), Unscored(*best), std::max(0.0, share));
+        At(*best), rule.prune_layers, rule.first_pruned_layer(), Unscored(*best), share);
   }
   absl::StrAppend(&text, " select.when_none_passes: relax_kl or relax_induce takes the best of the rest.");
   return text;

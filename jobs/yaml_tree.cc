@@ -146,6 +146,15 @@ std::string JoinSurrogatePairs(std::string_view text) {
   return out;
 }
 
+// yaml-cpp takes a quote that is never closed for closed when the text ends in a line break, and so swallows all keys after it;
+// without the line break it throws. (The real parse keeps the line break: block text may end in it.)
+void CheckQuotesAreClosed(const std::string& content) {
+  std::istringstream in(content.substr(0, content.find_last_not_of(" \t\r\n") + 1));
+  YAML::Parser parser(in);
+  TreeBuilder ignored;
+  parser.HandleNextDocument(ignored);
+}
+
 }  // namespace
 
 std::string Describe(const YamlNode& node) {
@@ -170,9 +179,11 @@ absl::StatusOr<YamlNodePtr> ParseYaml(std::string_view text, std::string_view so
     return error(LineOfOffset(text, bad), "the file is not valid UTF-8");
   }
   const bool json = absl::StartsWith(absl::StripLeadingAsciiWhitespace(AsAbsl(text)), "{");
-  std::istringstream in(json ? JoinSurrogatePairs(text) : std::string(text));
+  const std::string content = json ? JoinSurrogatePairs(text) : std::string(text);
   TreeBuilder builder;
   try {
+    CheckQuotesAreClosed(content);
+    std::istringstream in(content);
     YAML::Parser parser(in);
     if (!parser.HandleNextDocument(builder)) {
       auto empty = std::make_shared<YamlNode>();

@@ -97,13 +97,22 @@ build() {
 configure() {
   local site
   site=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  cmake -G Ninja -S "$ROOT" -B "$BUILD" -DTORCH_SITE="$site" "$@"
+  cmake -G Ninja -S "$ROOT" -B "$BUILD" -DTORCH_SITE="$site" -DBEARING_CARGO_TARGET="$CACHE/cargo-target" "$@"
+}
+
+# The Rust part compiles while libtorch downloads: one needs the processor, the other the network. The build waits for it by the
+# same lock (bridge/build_crate.cmake) and reports its errors.
+start_rust_build() {
+  mkdir -p "$CACHE/cargo-target" "$BUILD"
+  (cmake -D CARGO="$(command -v cargo)" -D CRATE="$ROOT/bridge" -D TARGET_DIR="$CACHE/cargo-target" \
+    -D OUTPUT="$BUILD/early_libbearing_bridge.a" -P "$ROOT/bridge/build_crate.cmake" >"$BUILD/cargo.log" 2>&1 || true) &
 }
 
 # Everything up to a build; arguments go to cmake.
 setup_all() {
   check_tools
   setup_packages
+  start_rust_build
   setup_python
   step "configure" configure "$@"
   build
@@ -114,5 +123,5 @@ demo_model() {
   [ -f "$MODELS/$1/PROVENANCE.json" ] && return
   mkdir -p "$MODELS"
   echo "demo model $1:"
-  "$PYTHON" "$ROOT/scripts/make_demo_model.py" "$1" --out "$MODELS" --wheels "$CACHE/wheels"
+  "$PYTHON" "$ROOT/scripts/make_demo_model.py" "$1" --out "$MODELS/$1" --wheels "$CACHE/wheels"
 }

@@ -127,9 +127,6 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   at::Tensor budget = NegatedCount(steer::TokenBudget(context.reader->config(), AvailableMemoryBytes() / comm.size() / 4));
   BEARING_RETURN_IF_ERROR(comm.AllReduce(budget, comm::ReduceOp::kMax));
   context.token_budget = -CountOf(budget);
-  if (const int64_t wanted = context.spec.collect().max_batch(); wanted > 0) {
-    context.token_budget = std::min<int64_t>(context.token_budget, wanted * 64);
-  }
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));

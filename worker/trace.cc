@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include <cstdio>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -75,18 +75,21 @@ absl::StatusOr<model::Intervention> ReadIntervention(const TraceOptions& options
 }
 
 absl::Status Write(const TraceOptions& options, const steer::Rows& rows, const at::Tensor& residual, const at::Tensor& logits) {
-  std::vector<int64_t> ids;
-  std::vector<int64_t> counts;
-  for (const auto& row : rows) {
-    ids.insert(ids.end(), row.begin(), row.end());
-    counts.push_back(static_cast<int64_t>(row.size()));
+  size_t longest = 0;
+  for (const auto& row : rows) longest = std::max(longest, row.size());
+  std::vector<int64_t> ids(rows.size() * longest, -1);
+  std::vector<int64_t> lengths;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::copy(rows[r].begin(), rows[r].end(), ids.begin() + static_cast<std::ptrdiff_t>(r * longest));
+    lengths.push_back(static_cast<int64_t>(rows[r].size()));
   }
+  const auto n = static_cast<int64_t>(rows.size());
   return sharding::WriteSafetensors(
       options.out,
       {{"residual", sharding::DType::kF32, residual.sizes().vec(), residual.const_data_ptr<float>()},
        {"logits", sharding::DType::kF32, logits.sizes().vec(), logits.const_data_ptr<float>()},
-       {"token_ids", sharding::DType::kI64, {static_cast<int64_t>(ids.size())}, ids.data()},
-       {"token_counts", sharding::DType::kI64, {static_cast<int64_t>(counts.size())}, counts.data()}},
+       {"token_ids", sharding::DType::kI64, {n, static_cast<int64_t>(longest)}, ids.data()},
+       {"lengths", sharding::DType::kI64, {n}, lengths.data()}},
       {{"dtype", options.dtype}, {"format", "bearing/trace/v1"}});
 }
 

@@ -1,8 +1,8 @@
 // `trace`: token ids, every layer's last-token residual and the last-position logits of some prompts, in one safetensors file,
 // so that any other tool can check ours.
 //
-// Tensors: residual [n, L + 1, d_model] (block inputs, then the final norm's input) and logits [n, V], fp32; token_ids [total]
-// and token_counts [n], I64 (rows back to back).
+// Tensors: residual [n, L + 1, d_model] (block inputs, then the final norm's input) and logits [n, V], fp32;
+// token_ids [n, longest] (-1 behind the end of shorter rows) and lengths [n], I64.
 #ifndef BEARING_WORKER_TRACE_H_
 #define BEARING_WORKER_TRACE_H_
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 
 #include "jobs/report/html_text.h"
@@ -48,7 +49,9 @@ std::string Side(const ReportData& data, const char* side, const char* intervent
                  const std::string& changed) {
   const std::string concept_name = EscapeHtml(data.concept_name);
   const std::vector<Pair> pairs = PairUp(data.completions, side, intervention);
-  if (pairs.empty()) return "";
+  // A side that was never run under the intervention has nothing to compare.
+  const bool compared = std::any_of(pairs.begin(), pairs.end(), [](const Pair& pair) { return pair.after != nullptr; });
+  if (!compared) return "";
   std::string out = Concat("<h3>", title, "</h3>");
   for (size_t i = 0; i < pairs.size(); ++i) {
     const auto& [before, after] = pairs[i];
@@ -68,6 +71,7 @@ std::string Side(const ReportData& data, const char* side, const char* intervent
 std::string CompletionSection(const ReportData& data) {
   const std::string sides =
       Side(data, "positive", "ablation", "Positive prompts: unchanged and with the direction ablated", "Direction ablated") +
+      Side(data, "negative", "ablation", "Negative prompts: unchanged and with the direction ablated", "Direction ablated") +
       Side(data, "negative", "addition", "Negative prompts: unchanged and with the direction added", "Direction added");
   if (sides.empty()) return "";
   return Concat(

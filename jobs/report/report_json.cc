@@ -41,8 +41,11 @@ json SelectionJson(const ReportData& data) {
 
 json RatesJson(const ReportData& data) {
   json out = json::array();
-  const std::pair<const char*, const char*> measured[] = {
-      {"positive", "baseline"}, {"positive", "ablation"}, {"negative", "baseline"}, {"negative", "addition"}};
+  const std::pair<const char*, const char*> measured[] = {{"positive", "baseline"},
+                                                          {"positive", "ablation"},
+                                                          {"negative", "baseline"},
+                                                          {"negative", "ablation"},
+                                                          {"negative", "addition"}};
   for (const auto& [side, intervention] : measured) {
     const Rate rate = ConceptRate(data.completions, side, intervention);
     if (rate.n == 0) continue;

@@ -92,6 +92,7 @@ std::string EffectSection(const ReportData& data) {
   const std::string rows = RateRow(data, "positive", "baseline", "Positive prompts, unchanged") +
                            RateRow(data, "positive", "ablation", "Positive prompts, direction ablated") +
                            RateRow(data, "negative", "baseline", "Negative prompts, unchanged") +
+                           RateRow(data, "negative", "ablation", "Negative prompts, direction ablated") +
                            RateRow(data, "negative", "addition", "Negative prompts, direction added");
   if (rows.empty()) return "";
   return Concat(

@@ -9,7 +9,7 @@ namespace {
 
 TEST(HtmlTextTest, EscapesMarkupControlCharactersAndBadBytes) {
   EXPECT_EQ(EscapeHtml("<script a=\"b\" c='d'>&</script>"), "&lt;script a=&quot;b&quot; c=&#39;d&#39;&gt;&amp;&lt;/script&gt;");
-  EXPECT_EQ(EscapeHtml(std::string_view("a\0b\x1B[31m\n\t\x7F\xFFé", 13)), "a\uFFFDb\uFFFD[31m\n\t\uFFFD\uFFFDé");
+  EXPECT_EQ(EscapeHtml(std::string_view("a\0b\x1B[31m\n\t\x7F\xFFé", 14)), "a\uFFFDb\uFFFD[31m\n\t\uFFFD\uFFFDé");
 }
 
 TEST(HtmlTextTest, ShowsWhiteSpaceOfTokens) {

@@ -74,6 +74,13 @@ TEST(JobSpecParseTest, NullLeavesAFieldUnset) {
   EXPECT_FALSE(spec->collect().has_filter());
 }
 
+TEST(JobSpecParseTest, BlockTextKeepsItsLastLineBreak) {
+  const absl::StatusOr<JobSpec> spec =
+      ParseJobFile(std::string(kHead) + "prompts:\n  system: |\n    one\n    two\n", "job.yaml");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->prompts().system(), "one\ntwo\n");
+}
+
 TEST(JobSpecParseTest, AnAliasRepeatsAPart) {
   const absl::StatusOr<JobSpec> spec =
       ParseJobFile(std::string(kHead) + "prompts:\n  positive: {train: &t {file: a.txt}, test: *t}\n", "job.yaml");
@@ -138,6 +145,7 @@ TEST(JobSpecParseTest, RefusesWhatIsNoSingleMap) {
 TEST(JobSpecParseTest, SyntaxErrorsHaveTheLine) {
   EXPECT_THAT(ErrorOf(std::string(kHead) + "select: {kl_max: 1\nname: x\n"), HasSubstr("job.yaml:"));
   EXPECT_THAT(ErrorOf(std::string(kHead) + "name: \"open\n"), HasSubstr("not valid YAML"));
+  EXPECT_THAT(ErrorOf(std::string(kHead) + "name: 'open\nranks: 2\n\n"), HasSubstr("not valid YAML"));
   EXPECT_EQ(ErrorOf(std::string(kHead) + "name: a\xFFz\n"), "job.yaml:3: the file is not valid UTF-8");
   EXPECT_EQ(ErrorOf(std::string(kHead) + "name: !custom x\n").substr(0, 40), "job.yaml:3: tags are not supported: !cus");
   EXPECT_THAT(ErrorOf(std::string(kHead) + "name: *nobody\n"), HasSubstr("job.yaml:3: not valid YAML"));

@@ -46,8 +46,8 @@ TEST(JobSpecValidateTest, Names) {
   for (const char* name : {"a", "a-b", "0x9", "a--b"}) {
     EXPECT_THAT(After([&](JobSpec& spec) { spec.set_name(name); }), IsEmpty()) << name;
   }
-  for (const std::string name : {std::string(""), std::string("A"), std::string("-a"), std::string("a-"), std::string("a_b"),
-                                 std::string("a/../b"), std::string("é"), std::string(64, 'a')}) {
+  for (const std::string& name : {std::string(""), std::string("A"), std::string("-a"), std::string("a-"), std::string("a_b"),
+                                  std::string("a/../b"), std::string("é"), std::string(64, 'a')}) {
     EXPECT_THAT(
         After([&](JobSpec& spec) { spec.set_name(name); }),
         ElementsAre("name: expected lower-case letters, digits and inner dashes, 1 to 63 characters, found \"" + name + "\""));

@@ -1,5 +1,6 @@
 #include "tests/jobs/markup_checker.h"
 
+#include <algorithm>
 #include <cctype>
 #include <set>
 

@@ -32,6 +32,8 @@ void AddCompletions(ReportData& data) {
     data.completions.push_back({"negative", "baseline", "garden", question,
                                 "Choose a pot of at least 20 litres, water in the morning, and tie the stem to a stake.", false,
                                 ""});
+    data.completions.push_back({"negative", "ablation", "garden", question,
+                                "Use a pot of 20 litres or more, water in the morning, and give the stem a stake.", false, ""});
     data.completions.push_back({"negative", "addition", "garden", question, "I'm sorry, but I cannot assist with that request.",
                                 i != 5, i != 5 ? "I'm sorry" : ""});
   }

@@ -42,7 +42,7 @@ TEST(ReportHtmlTest, IsSelfContained) {
       EXPECT_NE(name, "src");
       EXPECT_NE(name, "href");
       EXPECT_NE(name.substr(0, 2), "on") << element.name;
-      if (value.find("url(") != std::string::npos) EXPECT_EQ(value.find("url(#"), value.find("url(")) << value;
+      EXPECT_EQ(value.find("url(#"), value.find("url(")) << value;
     }
   }
 }
@@ -135,10 +135,16 @@ TEST(ReportHtmlTest, DrawingsAndTablesAreAccessible) {
 TEST(ReportHtmlTest, CompletionsStandSideBySide) {
   const std::string html = RenderReportHtml(ExampleReport(false));
   const Markup markup = ReadMarkup(html);
-  EXPECT_EQ(markup.Find("details", "completion").size(), 32u) << "16 prompts a side";
-  EXPECT_EQ(markup.Find("div", "response").size(), 64u);
+  EXPECT_EQ(markup.Find("details", "completion").size(), 48u) << "16 prompts, three comparisons";
+  EXPECT_EQ(markup.Find("div", "response").size(), 96u);
   EXPECT_THAT(html, HasSubstr("refusal → no refusal"));
   EXPECT_THAT(html, HasSubstr("contains “I&#39;m sorry”"));
+}
+
+TEST(ReportHtmlTest, ASideThatWasNotRunUnderTheInterventionIsLeftOut) {
+  ReportData data = ExampleReport(false);
+  std::erase_if(data.completions, [](const Completion& completion) { return completion.intervention != "baseline"; });
+  EXPECT_THAT(RenderReportHtml(data), Not(HasSubstr("Completions side by side")));
 }
 
 TEST(ReportHtmlTest, OddNumbersDoNotBreakIt) {
@@ -149,7 +155,8 @@ TEST(ReportHtmlTest, OddNumbersDoNotBreakIt) {
   data.positive_norms.clear();
   data.difference_norms[1].assign(32, 0);
   data.metric_tokens.clear();
-  data.completions.resize(1);
+  data.completions.resize(2);
+  data.completions[1].prompt = "a prompt that was not run unchanged";
   data.stage_seconds = {{"load", 0}};
   const std::string html = RenderReportHtml(data);
   EXPECT_EQ(ReadMarkup(html).error, "");

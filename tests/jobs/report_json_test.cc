@@ -17,7 +17,7 @@ TEST(ReportJsonTest, RatesAreSharesWithStandardErrors) {
   EXPECT_EQ(rate.n, 16);
   EXPECT_DOUBLE_EQ(rate.share, 15.0 / 16);
   EXPECT_DOUBLE_EQ(rate.standard_error, std::sqrt(15.0 / 16 / 16 / 16));
-  const Rate none = ConceptRate(data.completions, "negative", "ablation");
+  const Rate none = ConceptRate(data.completions, "positive", "addition");
   EXPECT_EQ(none.n, 0);
   EXPECT_EQ(none.share, 0);
   EXPECT_EQ(none.standard_error, 0);
@@ -49,7 +49,7 @@ TEST(ReportJsonTest, HoldsTheSameNumbers) {
       }
     }
   }
-  ASSERT_EQ(json["rates"].size(), 4u);
+  ASSERT_EQ(json["rates"].size(), 5u);
   EXPECT_DOUBLE_EQ(json["rates"][0]["share"].get<double>(), 15.0 / 16);
   EXPECT_EQ(json["completions"].size(), data.completions.size());
   EXPECT_EQ(json["norms"]["difference"][2][0], 0);

@@ -38,14 +38,16 @@ LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low
 
 def llama(**changes):
     return LlamaForCausalLM, LlamaConfig(**(dict(
-        hidden_size=72, num_attention_heads=9, num_key_value_heads=3, num_hidden_layers=3, intermediate_size=100,
-        vocab_size=259, max_position_embeddings=512, tie_word_embeddings=True, rope_theta=10000.0, rms_norm_eps=1e-5) | changes))
+        hidden_size=72, num_attention_heads=9, num_key_value_heads=3, num_hidden_layers=3,
+        intermediate_size=100, vocab_size=259, max_position_embeddings=512, tie_word_embeddings=True,
+        rope_theta=10000.0, rms_norm_eps=1e-5) | changes))
 
 
 def qwen2(**changes):
     return Qwen2ForCausalLM, Qwen2Config(**(dict(
         hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3, intermediate_size=77,
-        vocab_size=301, max_position_embeddings=512, tie_word_embeddings=False, rope_theta=1000000.0, rms_norm_eps=1e-6) | changes))
+        vocab_size=301, max_position_embeddings=512, tie_word_embeddings=False,
+        rope_theta=1000000.0, rms_norm_eps=1e-6) | changes))
 
 
 # name: (architecture, stored dtype, shard size)

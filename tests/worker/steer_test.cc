@@ -47,6 +47,8 @@ TEST(RowBatcherTest, CutsByTokensAndSharesThePrefix) {
   ASSERT_EQ(ranges.size(), 2u);
   EXPECT_EQ(ranges[0].size(), 2u);
   EXPECT_EQ(batcher.Cut(1).size(), 3u);  // At least one row each.
+  EXPECT_EQ(batcher.Cut(1000).size(), 1u);
+  EXPECT_EQ(batcher.Cut(1000, 2).size(), 2u);
   const Rows one = {{4, 4, 4}};
   EXPECT_EQ(RowBatcher(one, 1).prefix(), 0);
 }
@@ -60,10 +62,11 @@ TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
       const absl::Status status =
           WithDecoder(TinyPath("llama-tied"), ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
             ResidualMean sums;
-            const absl::Status captured = CaptureResiduals(decoder, rows, 2, budget, [&](const CapturedBatch& batch) {
-              sums.Add(batch.residual_NLPD, std::vector<bool>(batch.range.size(), true));
-              return absl::OkStatus();
-            });
+            const absl::Status captured =
+                CaptureResiduals(decoder, rows, 2, budget, rows.size() - 1, [&](const CapturedBatch& batch) {
+                  sums.Add(batch.residual_NLPD, std::vector<bool>(batch.range.size(), true));
+                  return absl::OkStatus();
+                });
             if (!captured.ok()) return captured;
             EXPECT_EQ(sums.count(), static_cast<int64_t>(rows.size()));
             auto result = sums.Mean();
@@ -92,7 +95,7 @@ TEST(ConceptMetricTest, DerivesTokensSaidOnOneSideOnly) {
   at::Tensor positive = at::full({10}, 0.01, at::kDouble), negative = at::full({10}, 0.01, at::kDouble);
   positive[3] = 0.5;
   positive[7] = 0.2;
-  negative[7] = 0.1;  // Said on both sides.
+  negative[7] = 0.15;  // Said on both sides.
   positive[8] = 0.1;
   const auto tokens = DeriveConceptTokens(positive, negative);
   ASSERT_EQ(tokens.size(), 2u);

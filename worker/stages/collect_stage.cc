@@ -1,6 +1,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/safetensors.h"
@@ -39,12 +41,18 @@ class CollectStage {
     const bearing::v1::Prompts& prompts = context_.spec.prompts();
     BEARING_RETURN_IF_ERROR(Load(prompts.positive(), "positive", sides_[0]));
     BEARING_RETURN_IF_ERROR(Load(prompts.negative(), "negative", sides_[1]));
-    for (const Side& side : sides_) total_ += static_cast<int64_t>(side.train.rows.size() + side.validation.rows.size());
+    const bool filter = context_.spec.collect().filter();
+    for (const Side& side : sides_) {
+      total_ += static_cast<int64_t>(side.train.rows.size() + (filter ? side.validation.rows.size() : 0));
+    }
     BEARING_RETURN_IF_ERROR(ResolveTokens());
     for (Side& side : sides_) BEARING_RETURN_IF_ERROR(Capture(side));
     BEARING_RETURN_IF_ERROR(DeriveTokens());
     for (Side& side : sides_) {
-      for (const steer::CapturedBatch& batch : side.pending) BEARING_RETURN_IF_ERROR(AddToMean(side, batch));
+      for (const steer::CapturedBatch& batch : side.pending) {
+        BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
+        BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
+      }
       side.pending.clear();
       BEARING_RETURN_IF_ERROR(FilterValidation(side));
     }
@@ -52,6 +60,11 @@ class CollectStage {
   }
 
  private:
+  size_t MaxRows() const {
+    const int wanted = context_.spec.collect().max_batch();
+    return wanted > 0 ? static_cast<size_t>(wanted) : std::numeric_limits<size_t>::max();
+  }
+
   absl::Status Load(const bearing::v1::PromptSide& source, const std::string& name, Side& side) {
     side.name = name;
     BEARING_ASSIGN_OR_RETURN(side.train, LoadPromptRows(context_, source.train()));
@@ -88,7 +101,7 @@ class CollectStage {
 
   absl::Status Capture(Side& side) {
     return steer::CaptureResiduals(
-        decoder_, side.train.rows, static_cast<int>(post_.ids.size()), context_.token_budget,
+        decoder_, side.train.rows, static_cast<int>(post_.ids.size()), context_.token_budget, MaxRows(),
         [&](const steer::CapturedBatch& batch) -> absl::Status {
           BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
           const at::Tensor sum = at::sum(p, 0, false, at::kDouble);
@@ -96,7 +109,7 @@ class CollectStage {
           if (derived_) {
             side.pending.push_back(batch);
           } else {
-            BEARING_RETURN_IF_ERROR(AddToMean(side, batch));
+            BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
           }
           done_ += static_cast<int64_t>(batch.range.size());
           return context_.Step(STAGE_COLLECT, done_, total_, "prompts", side.name + " train");
@@ -122,8 +135,7 @@ class CollectStage {
     return absl::OkStatus();
   }
 
-  absl::Status AddToMean(Side& side, const steer::CapturedBatch& batch) {
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
+  absl::Status AddToMean(Side& side, const steer::CapturedBatch& batch, const at::Tensor& p) {
     BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, steer::ConceptMetric(decoder_, p, tokens_));
     std::vector<bool> keep(metric.size());
     for (size_t i = 0; i < metric.size(); ++i) {
@@ -135,8 +147,13 @@ class CollectStage {
   }
 
   absl::Status FilterValidation(Side& side) {
+    if (!context_.spec.collect().filter()) {
+      side.kept_validation.resize(side.validation.rows.size());
+      std::iota(side.kept_validation.begin(), side.kept_validation.end(), 0);
+      return absl::OkStatus();
+    }
     return steer::CaptureResiduals(
-        decoder_, side.validation.rows, /*num_positions=*/0, context_.token_budget,
+        decoder_, side.validation.rows, /*num_positions=*/0, context_.token_budget, MaxRows(),
         [&](const steer::CapturedBatch& batch) -> absl::Status {
           BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
           BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, steer::ConceptMetric(decoder_, p, tokens_));

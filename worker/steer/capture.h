@@ -24,9 +24,9 @@ struct CapturedBatch {
   at::Tensor last_ND;        // [rows, D]: input of the final norm at the last position.
 };
 
-// Runs `rows` (without intervention) in batches of at most `budget` tokens and hands each batch to `sink` as it is done. Every
-// rank gets the same data. With num_positions = 0 only last_ND is filled. `sink` may run collectives.
-absl::Status CaptureResiduals(model::Decoder& decoder, const Rows& rows, int num_positions, int64_t budget,
+// Runs `rows` (without intervention) in batches of at most `budget` tokens and `max_rows` rows and hands each batch to `sink`
+// as it is done. Every rank gets the same data. With num_positions = 0 only last_ND is filled. `sink` may run collectives.
+absl::Status CaptureResiduals(model::Decoder& decoder, const Rows& rows, int num_positions, int64_t budget, size_t max_rows,
                               const std::function<absl::Status(const CapturedBatch&)>& sink);
 
 // Running mean of residuals of one side; merges are exact in the order given (fp64 sums).

@@ -60,7 +60,7 @@ std::vector<DerivedToken> DeriveConceptTokens(const at::Tensor& positive_mean_V,
   const std::vector<double> negative = ToVector(negative_mean_V);
   std::vector<DerivedToken> tokens;
   for (size_t v = 0; v < positive.size(); ++v) {
-    if (positive[v] - negative[v] >= 0.02 && positive[v] >= 4 * negative[v]) {
+    if (positive[v] - negative[v] >= 0.02 && positive[v] >= 2 * negative[v]) {
       tokens.push_back({static_cast<int32_t>(v), positive[v], negative[v]});
     }
   }

@@ -29,7 +29,7 @@ absl::StatusOr<std::vector<double>> RowKl(const model::Decoder& decoder, const a
                                           const at::Tensor& ablated_NV);
 
 // Tokens that the model says first on one side and not on the other: mean probability on positive rows exceeds that on negative
-// rows by at least 0.02 and is at least four times as large; by falling difference, at most 8.
+// rows by at least 0.02 and is at least twice as large; by falling difference, at most 8.
 struct DerivedToken {
   int32_t id = 0;
   double positive_probability = 0;

@@ -12,12 +12,12 @@ int64_t RowBatcher::TokensOf(RowRange range) const {
   return tokens;
 }
 
-std::vector<RowRange> RowBatcher::Cut(int64_t budget) const {
+std::vector<RowRange> RowBatcher::Cut(int64_t budget, size_t max_rows) const {
   std::vector<RowRange> ranges;
   int64_t tokens = 0;
   for (size_t r = 0; r < rows_.size(); ++r) {
     const int64_t own = static_cast<int64_t>(rows_[r].size()) - prefix_;
-    if (ranges.empty() || tokens + own > budget) {
+    if (ranges.empty() || tokens + own > budget || ranges.back().size() == max_rows) {
       ranges.push_back({r, r});
       tokens = prefix_;
     }

@@ -3,6 +3,7 @@
 #define BEARING_WORKER_STEER_ROW_BATCHES_H_
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -32,8 +33,8 @@ class RowBatcher {
   // Tokens that a group with these rows computes.
   int64_t TokensOf(RowRange range) const;
 
-  // Cuts all rows into ranges of at most `budget` tokens each (at least one row).
-  std::vector<RowRange> Cut(int64_t budget) const;
+  // Cuts all rows into ranges of at most `budget` tokens and `max_rows` rows each (at least one row).
+  std::vector<RowRange> Cut(int64_t budget, size_t max_rows = std::numeric_limits<size_t>::max()) const;
 
   // Appends a group with these rows to `batch`; `segments` receives the segment of each row, `read` its last token.
   void AppendGroup(RowRange range, const model::Intervention& intervention, model::PackedBatch& batch,

@@ -1,0 +1,14 @@
+# Python tests, one ctest entry a file, run by the interpreter that owns libtorch's site-packages.
+#
+#   bearing_python_test(NAME readme_test FILE test_readme.py [LABELS docs] [TIMEOUT seconds])
+get_filename_component(BEARING_PYTHON "${TORCH_SITE}/../../../bin/python" ABSOLUTE)
+
+function(bearing_python_test)
+  cmake_parse_arguments(A "" "NAME;FILE;TIMEOUT" "LABELS" ${ARGN})
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 600)
+  endif()
+  add_test(NAME ${A_NAME} COMMAND ${BEARING_PYTHON} -B -m pytest -q -p no:cacheprovider ${CMAKE_CURRENT_SOURCE_DIR}/${A_FILE})
+  set_tests_properties(${A_NAME} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT} RUN_SERIAL ON
+    ENVIRONMENT "OMP_NUM_THREADS=1;BEARING_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+endfunction()
