@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "jobs/conversation_check.h"
 #include "jobs/job_spec.h"
 #include "sharding/checkpoint_reader.h"
 #include "sharding/shard_plan.h"
@@ -63,7 +64,8 @@ absl::Status CheckFiles(const bearing::v1::JobSpec& spec, int ranks) {
   BEARING_RETURN_IF_ERROR(jobs::ToStatus(jobs::ValidateFiles(spec)));
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::CheckpointReader> model,
                            sharding::CheckpointReader::Open(spec.model().path()));
-  return sharding::MakeShardPlan(model->config(), model->layout(), ranks > 0 ? ranks : 1).status();
+  BEARING_RETURN_IF_ERROR(sharding::MakeShardPlan(model->config(), model->layout(), ranks > 0 ? ranks : 1).status());
+  return jobs::CheckConversation(spec, model->config().vocab_size);
 }
 
 }  // namespace bearing::cli

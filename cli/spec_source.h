@@ -23,7 +23,8 @@ struct SpecOptions {
 // the fields. InvalidArgument or NotFound for a file that cannot be used.
 absl::StatusOr<bearing::v1::JobSpec> LoadSpec(const SpecOptions& options);
 
-// Checks what the job names on this machine: prompt files, output folder, model and how it divides over `ranks`.
+// Checks what the job names on this machine: prompt files, output folder, model and how it divides over `ranks`, tokenizer,
+// chat template and concept tokens.
 absl::Status CheckFiles(const bearing::v1::JobSpec& spec, int ranks);
 
 }  // namespace bearing::cli

@@ -4,7 +4,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "jobs/conversation_check.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
 #include "sharding/checkpoint_reader.h"
@@ -22,6 +24,11 @@ absl::Status ModelError(const absl::Status& status) {
   const std::string text = absl::StrCat("model.path: ", status.message());
   if (absl::IsNotFound(status)) return absl::InvalidArgumentError(text);
   return absl::FailedPreconditionError(text);
+}
+
+// The concept's tokens are the job file's; a tokenizer or template that is missing or broken is the model's.
+absl::Status ConversationError(const absl::Status& status) {
+  return status.ok() || absl::StartsWith(status.message(), "concept.") ? status : ModelError(status);
 }
 
 // Clients resolve paths; a relative one would be read against the folder the coordinator happened to start in.
@@ -83,6 +90,8 @@ class FileJobChecker final : public JobChecker {
     BEARING_RETURN_IF_ERROR(proceed());
     BEARING_ASSIGN_OR_RETURN(std::unique_ptr<sharding::CheckpointReader> reader, OpenModel(*spec));
     if (spec->ranks() != 0) BEARING_RETURN_IF_ERROR(PlanModel(*reader, spec->ranks()).status());
+    BEARING_RETURN_IF_ERROR(proceed());
+    BEARING_RETURN_IF_ERROR(ConversationError(jobs::CheckConversation(*spec, reader->config().vocab_size)));
     return proceed();
   }
 

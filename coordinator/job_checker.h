@@ -25,9 +25,9 @@ class JobChecker {
  public:
   virtual ~JobChecker() = default;
 
-  // Fills the defaults of `spec`, then checks fields, files and model. `proceed` is asked between two steps; its error ends
-  // the check. InvalidArgument "field: message; ..." for what the job file says, FailedPrecondition "field: message" for a
-  // model that cannot run.
+  // Fills the defaults of `spec`, then checks fields, files, model and tokenizer. `proceed` is asked between two steps; its
+  // error ends the check. InvalidArgument "field: message; ..." for what the job file says, FailedPrecondition "field: message"
+  // for a model that cannot run.
   virtual absl::Status Check(bearing::v1::JobSpec* spec, absl::FunctionRef<absl::Status()> proceed) const = 0;
 
   // The plan of the job's model for this many ranks. FailedPrecondition when the model cannot be read or cut that way.

@@ -75,6 +75,29 @@ TEST_F(JobCheckerTest, AModelThatCannotRunIsAFailedPrecondition) {
   EXPECT_THAT(Check(spec_).ToString(), HasSubstr("mamba"));
 }
 
+TEST_F(JobCheckerTest, AModelWithoutAWayToTalkIsAFailedPrecondition) {
+  const std::string chat_template = spec_.model().path() + "/chat_template.jinja";
+  std::ofstream(chat_template) << "{{ raise_exception('no such role') }}";
+  EXPECT_EQ(Check(spec_).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Check(spec_).ToString(), HasSubstr("no such role"));
+  std::filesystem::remove(chat_template);
+  EXPECT_EQ(Check(spec_).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Check(spec_).ToString(), HasSubstr("no chat template"));
+}
+
+TEST_F(JobCheckerTest, ConceptTokensMustBeTokensOfTheModel) {
+  bearing::v1::JobSpec spec = spec_;
+  spec.mutable_concept_spec()->add_tokens("one");
+  EXPECT_TRUE(Check(spec).ok()) << Check(spec);
+  spec.mutable_concept_spec()->add_tokens("one two");
+  EXPECT_EQ(Check(spec).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Check(spec).ToString(), HasSubstr("concept.tokens: "));
+  spec = spec_;
+  spec.mutable_concept_spec()->add_token_ids(32);
+  EXPECT_EQ(Check(spec).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Check(spec).ToString(), HasSubstr("concept.token_ids: "));
+}
+
 TEST_F(JobCheckerTest, RanksThatCannotCutTheModelAreRefused) {
   bearing::v1::JobSpec spec = spec_;
   spec.set_ranks(5);

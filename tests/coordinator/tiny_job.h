@@ -47,6 +47,13 @@ inline void WriteTinyModel(const std::string& folder) {
   text.resize((text.size() + 7) / 8 * 8, ' ');
   std::filesystem::create_directories(folder);
   std::ofstream(folder + "/config.json") << config.dump();
+  const nlohmann::json words = {{"[unknown]", 0}, {"one", 1}, {"two", 2}};
+  const nlohmann::json tokenizer = {{"version", "1.0"},
+                                    {"added_tokens", nlohmann::json::array()},
+                                    {"pre_tokenizer", {{"type", "Whitespace"}}},
+                                    {"model", {{"type", "WordLevel"}, {"vocab", words}, {"unk_token", "[unknown]"}}}};
+  std::ofstream(folder + "/tokenizer.json") << tokenizer.dump();
+  std::ofstream(folder + "/chat_template.jinja") << "{{ messages[0]['content'] }} answer";
   std::ofstream out(folder + "/model.safetensors", std::ios::binary);
   const uint64_t length = text.size();
   for (int i = 0; i < 8; ++i) out.put(static_cast<char>(length >> (8 * i)));

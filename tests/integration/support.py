@@ -46,11 +46,11 @@ def write_prompts(folder, counts=(12, 6, 4), words=(2, 5)):
     return folder
 
 
-def job_spec(model, prompts, **changes):
+def job_spec(folder, prompts, **changes):
     """A small complete job. Every candidate that can be scored passes. `changes` replace whole sections or add to them."""
     spec = {
         "apiVersion": "bearing/v1", "kind": "Job", "name": "tiny", "ranks": 1,
-        "model": {"path": str(model)},
+        "model": {"path": str(folder)},
         "concept": {"name": "loudness", "token_ids": [7, 40, 100], "markers": ["e"]},
         "prompts": {side: {name: {"file": str(prompts / f"{side}_{name}.json")} for name in SETS} for side in SIDES},
         "collect": {"filter": False},
@@ -65,8 +65,8 @@ def job_spec(model, prompts, **changes):
     return spec
 
 
-def write_job(path, model, prompts, **changes):
-    return write_json(path, job_spec(model, prompts, **changes))
+def write_job(path, folder, prompts, **changes):
+    return write_json(path, job_spec(folder, prompts, **changes))
 
 
 def environment(run=""):

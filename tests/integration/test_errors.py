@@ -35,13 +35,12 @@ def assert_nothing_finished(out):
     assert not (out / "manifest.json").exists() and not (out / "checkpoint").exists() and not (out / "report.html").exists()
 
 
-def refused(tmp_path, prompts, *names, model=MODEL, **changes):
-    job = support.write_job(tmp_path / "job.json", model, prompts, **changes)
-    done = support.run_job(job, tmp_path / "out")
-    assert_refused(done, tmp_path / "out", *names)
-    assert not (tmp_path / "out").exists(), "a refused job leaves no folder"
-    checked = support.bearing("validate", job)
-    assert checked.code == INVALID, checked.text
+def refused(tmp_path, prompts, *names, folder=MODEL, **changes):
+    """`run` and `validate` both refuse the job, and `run` leaves no folder."""
+    job = support.write_job(tmp_path / "job.json", folder, prompts, **changes)
+    assert_refused(support.run_job(job, tmp_path / "out"), tmp_path / "out", *names)
+    assert not (tmp_path / "out").exists()
+    assert_refused(support.bearing("validate", "-f", job, "--set", f"output={tmp_path}/out"), tmp_path / "out", *names)
 
 
 # The job file.
@@ -79,9 +78,9 @@ def test_wrong_set_option(tmp_path, prompts):
     assert_refused(done, tmp_path / "out", "select.kl_maxx", "did you mean")
 
 
-def test_unusable_ranks(tmp_path, prompts):
+def test_more_ranks_than_heads(tmp_path, prompts):
     job = support.write_job(tmp_path / "job.json", MODEL, prompts)
-    assert_refused(support.run_job(job, tmp_path / "out", 5), tmp_path / "out", "5")
+    assert_refused(support.run_job(job, tmp_path / "out", 10), tmp_path / "out", "ranks", "10", "9")
 
 
 # Prompts.
@@ -101,6 +100,12 @@ def test_missing_prompt_file(tmp_path, prompts):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_forbidden_prompt_file(tmp_path, prompts):
     (prompts / "positive_train.json").chmod(0)
+    refused(tmp_path, prompts, "prompts.positive.train.file", "positive_train.json")
+
+
+def test_folder_for_a_prompt_file(tmp_path, prompts):
+    (prompts / "positive_train.json").unlink()
+    (prompts / "positive_train.json").mkdir()
     refused(tmp_path, prompts, "prompts.positive.train.file", "positive_train.json")
 
 
@@ -133,54 +138,54 @@ def test_sets_that_share_a_prompt(tmp_path, prompts):
 # The model.
 
 def test_missing_model(tmp_path, prompts):
-    refused(tmp_path, prompts, "no-such-model", model=tmp_path / "no-such-model")
+    refused(tmp_path, prompts, "no-such-model", folder=tmp_path / "no-such-model")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_missing_model_file(tmp_path, prompts, model, name):
     (model / name).unlink()
-    refused(tmp_path, prompts, name.split(".")[0], model=model)
+    refused(tmp_path, prompts, name.split(".")[0], folder=model)
 
 
 def test_missing_tensor(tmp_path, prompts, model):
     tensors = load_file(model / "model.safetensors")
     del tensors["model.layers.1.mlp.down_proj.weight"]
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-    refused(tmp_path, prompts, "model.layers.1.mlp.down_proj.weight", model=model)
+    refused(tmp_path, prompts, "model.layers.1.mlp.down_proj.weight", folder=model)
 
 
 def test_tensor_that_is_not_understood(tmp_path, prompts, model):
     tensors = load_file(model / "model.safetensors")
     tensors["model.layers.1.mlp.extra.weight"] = tensors["model.norm.weight"].clone()
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-    refused(tmp_path, prompts, "model.layers.1.mlp.extra.weight", model=model)
+    refused(tmp_path, prompts, "model.layers.1.mlp.extra.weight", folder=model)
 
 
 def test_tensor_of_another_shape(tmp_path, prompts, model):
     tensors = load_file(model / "model.safetensors")
     tensors["model.layers.0.self_attn.o_proj.weight"] = tensors["model.layers.0.self_attn.o_proj.weight"][:, :64].contiguous()
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-    refused(tmp_path, prompts, "model.layers.0.self_attn.o_proj.weight", "72", "64", model=model)
+    refused(tmp_path, prompts, "model.layers.0.self_attn.o_proj.weight", "72", "64", folder=model)
 
 
 @pytest.mark.parametrize("size", [-1000, 100, 0])
 def test_truncated_weights(tmp_path, prompts, model, size):
     path = model / "model.safetensors"
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
-    refused(tmp_path, prompts, "model.safetensors", model=model)
+    refused(tmp_path, prompts, "model.safetensors", folder=model)
 
 
 def test_truncated_shard(tmp_path, prompts):
     model = shutil.copytree(support.TINY / "llama-sharded", tmp_path / "model")
     shard = model / "model-00003-of-00009.safetensors"
     os.truncate(shard, shard.stat().st_size // 2)
-    refused(tmp_path, prompts, shard.name, model=model)
+    refused(tmp_path, prompts, shard.name, folder=model)
 
 
 def test_missing_shard(tmp_path, prompts):
     model = shutil.copytree(support.TINY / "llama-sharded", tmp_path / "model")
     (model / "model-00003-of-00009.safetensors").unlink()
-    refused(tmp_path, prompts, "model-00003-of-00009.safetensors", model=model)
+    refused(tmp_path, prompts, "model-00003-of-00009.safetensors", folder=model)
 
 
 @pytest.mark.parametrize("changes, names", [
@@ -191,17 +196,32 @@ def test_missing_shard(tmp_path, prompts):
 ], ids=json.dumps)
 def test_unsupported_config(tmp_path, prompts, model, changes, names):
     support.write_json(model / "config.json", support.read_json(model / "config.json") | changes)
-    refused(tmp_path, prompts, *names, model=model)
+    refused(tmp_path, prompts, *names, folder=model)
 
 
 def test_no_chat_template(tmp_path, prompts, model):
     (model / "chat_template.jinja").unlink()
-    refused(tmp_path, prompts, "chat template", model=model)
+    refused(tmp_path, prompts, "chat template", folder=model)
 
 
 def test_broken_chat_template(tmp_path, prompts, model):
     (model / "chat_template.jinja").write_text("{% for message in messages %}{{ message")
-    refused(tmp_path, prompts, "template", model=model)
+    refused(tmp_path, prompts, "template", folder=model)
+
+
+def test_template_that_refuses_the_conversation(tmp_path, prompts, model):
+    (model / "chat_template.jinja").write_text("{{ raise_exception('no system prompts here') }}")
+    refused(tmp_path, prompts, "no system prompts here", folder=model)
+
+
+# The concept.
+
+def test_text_of_several_tokens(tmp_path, prompts):
+    refused(tmp_path, prompts, "concept.tokens", "zebra", concept={"token_ids": [], "tokens": ["zebra"]})
+
+
+def test_token_outside_the_vocabulary(tmp_path, prompts):
+    refused(tmp_path, prompts, "concept.token_ids", "259", concept={"token_ids": [7, 259]})
 
 
 # The output folder.
@@ -235,17 +255,6 @@ def failed(tmp_path, job, *names, code=FAILED):
     assert done.seconds < 3 * SECONDS
     assert_nothing_finished(out)
     return done
-
-
-def test_concept_text_of_several_tokens(tmp_path, prompts):
-    spec = support.job_spec(MODEL, prompts)
-    spec["concept"] = {"name": "loudness", "tokens": ["zebra"], "markers": ["e"]}
-    failed(tmp_path, support.write_json(tmp_path / "job.json", spec), "concept.tokens", "zebra")
-
-
-def test_concept_token_outside_the_vocabulary(tmp_path, prompts):
-    job = support.write_job(tmp_path / "job.json", MODEL, prompts, concept={"token_ids": [7, 259]})
-    failed(tmp_path, job, "concept.token_ids", "259")
 
 
 def test_no_candidate_passes_then_another_job_wants_the_folder(tmp_path, prompts):

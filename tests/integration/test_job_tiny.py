@@ -238,7 +238,7 @@ def test_report_is_a_self_contained_page(jobs):
     assert [reference for reference in page.references if not reference.startswith("#")] == []
     assert "svg" in page.tags and "loudness" in text and str(support.ROOT) not in text
     numbers = support.read_json(job.out / "report.json")
-    assert len(numbers["candidates"]) == len(job.table["candidates"])
+    assert len(numbers["selection"]["candidates"]) == len(job.table["candidates"])
 
 
 def test_cheap_tests_first_select_the_same(jobs, oracles, prompts, tmp_path):

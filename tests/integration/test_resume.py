@@ -59,7 +59,7 @@ class Running:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
-    prompts = support.write_prompts(folder / "prompts", counts=(8, 16, 4), words=(20, 40))
+    prompts = support.write_prompts(folder / "prompts", counts=(8, 6, 2), words=(4, 8))
     return support.write_job(folder / "job.json", MODEL, prompts)
 
 

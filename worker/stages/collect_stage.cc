@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "jobs/conversation_check.h"
 #include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
 #include "worker/stages/prompt_rows.h"
@@ -76,22 +77,9 @@ class CollectStage {
   // Token ids of the job file, or of its texts; none = to be derived.
   absl::Status ResolveTokens() {
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json ids, context_.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
-      const bearing::v1::Concept& wanted = context_.spec.concept_spec();
-      std::vector<int32_t> resolved(wanted.token_ids().begin(), wanted.token_ids().end());
-      for (const int32_t id : resolved) {
-        if (id < 0 || id >= decoder_.config().vocab_size) {
-          return absl::InvalidArgumentError(
-              absl::StrCat("concept.token_ids: outside the vocabulary: id=", id, " vocab=", decoder_.config().vocab_size));
-        }
-      }
-      for (const std::string& text : wanted.tokens()) {
-        BEARING_ASSIGN_OR_RETURN(const std::vector<int32_t> encoded, context_.tokenizer->Encode(text));
-        if (encoded.size() != 1) {
-          return absl::InvalidArgumentError(absl::StrCat("concept.tokens: must be exactly one token of this model: text=\"",
-                                                         text, "\" tokens=", encoded.size()));
-        }
-        resolved.push_back(encoded[0]);
-      }
+      BEARING_ASSIGN_OR_RETURN(
+          const std::vector<int32_t> resolved,
+          jobs::ConceptTokens(context_.spec.concept_spec(), *context_.tokenizer, decoder_.config().vocab_size));
       return nlohmann::json(resolved);
     }));
     tokens_ = ids.get<std::vector<int32_t>>();
