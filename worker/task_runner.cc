@@ -19,12 +19,13 @@ struct StageEntry {
   bearing::v1::Stage id;
   const char* name;
   absl::StatusOr<StageFiles> (*run)(JobContext&);
+  bool needs_model;  // Loaded before the stage's time starts.
 };
 
 constexpr StageEntry kStages[] = {
-    {bearing::v1::STAGE_COLLECT, "collect", RunCollect},    {bearing::v1::STAGE_SELECT, "select", RunSelect},
-    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate}, {bearing::v1::STAGE_EDIT, "edit", RunEdit},
-    {bearing::v1::STAGE_VERIFY, "verify", RunVerify},       {bearing::v1::STAGE_REPORT, "report", RunReport},
+    {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},    {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
+    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true}, {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
+    {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},      {bearing::v1::STAGE_REPORT, "report", RunReport, false},
 };
 
 bool IsSkipped(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
@@ -96,6 +97,7 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
       }
       continue;
     }
+    if (stage.needs_model) BEARING_RETURN_IF_ERROR(context.GetDecoder().status());
     const auto start = std::chrono::steady_clock::now();
     BEARING_ASSIGN_OR_RETURN(const StageFiles files, stage.run(context));
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;

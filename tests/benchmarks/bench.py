@@ -26,6 +26,8 @@ def arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--batch-sizes", default="16,32")
     parser.add_argument("--token-ids", default="40,2121")
+    parser.add_argument("--induce-min", type=float, default=0, help="lower it for a model that does not refuse")
+    parser.add_argument("--prune-layers", type=float, default=0.2, help="last share of the layers that cannot be chosen")
     parser.add_argument("--skip-savings", action="store_true")
     return parser.parse_args()
 
@@ -42,9 +44,6 @@ def merged_prompts(folder, side, a):
 
 def bearing(a, model, folder, complete):
     out = folder / f"out-{complete}"
-    sets = [f"model.dtype={a.dtype}", "evaluate.skip=true", "edit.skip=true", "collect.filter=false", f"select.complete={complete}",
-            f"select.layers={a.layers}", f"select.positions={a.positions}", "select.kl_max=100", "select.induce_min=-100",
-            "select.prune_layers=0", f"concept.token_ids={a.token_ids}"]
     job = {"apiVersion": "bearing/v1", "kind": "Job", "name": "bench", "model": {"path": str(model), "dtype": a.dtype},
            "concept": {"name": "refusal", "token_ids": [int(t) for t in a.token_ids.split(",")]},
            "prompts": {name: {part: {"file": str(ROOT / f"examples/prompts/refusal/{side}_{part}.json"), "count": count}
@@ -57,7 +56,7 @@ def bearing(a, model, folder, complete):
     if complete:
         job["select"].update(kl_max=100, induce_min=-100)
     else:
-        job["select"]["when_none_passes"] = "relax_kl"
+        job["select"].update(when_none_passes="relax_kl", induce_min=a.induce_min, prune_layers=a.prune_layers)
     file = folder / f"job-{complete}.json"
     file.write_text(json.dumps(job))
     subprocess.run([a.bin / "bearing", "run", file, "--ranks", str(a.threads), "--threads", "1", "--no-progress"], check=True,
@@ -88,6 +87,14 @@ def savings(a, model, folder):
     return json.loads(done.stdout)
 
 
+def choice(candidates, kl_max, a, num_layers):
+    """The paper's rule on a complete table."""
+    passing = [c for c in candidates if c["kl"] is not None and c["bypass"] is not None and c["kl"] <= kl_max
+               and c["induce"] >= a.induce_min and c["layer"] < int(num_layers * (1 - a.prune_layers))]
+    best = min(passing, key=lambda c: c["bypass"], default=None)
+    return best and {"layer": best["layer"], "position": best["position"]}
+
+
 def main():
     a = arguments()
     demo = a.models / "qwen2.5-coder-0.5b-instruct"
@@ -98,9 +105,24 @@ def main():
         every, full = bearing(a, model, folder, True)
         cheap, fast = bearing(a, model, folder, False)
         saved = None if a.skip_savings else savings(a, model, folder)
-    result = {"model": model.name, "dtype": a.dtype, "threads": a.threads, "plain": plain, "bearing": every, "bearing_cheap_first": cheap,
-              "savings": saved, "selected_complete": full["candidates"][full["selected"]],
-              "selected_cheap_first": fast["candidates"][fast["selected"]]}
+    phases = plain["phases"]
+    ratios = {}
+    for logits in ("all", "last"):
+        ratios[f"collect, plain with {logits} logits"] = phases["collect"][logits]["seconds"] / every["collect"]
+        ratios[f"select complete, plain with {logits} logits"] = phases["select"][logits]["seconds"] / every["select"]
+        ratios[f"select cheap first, plain with {logits} logits"] = phases["select"][logits]["seconds"] / cheap["select"]
+    ours = {(c["position"], c["layer"]): c for c in full["candidates"]}
+    kl_max = fast["rule"]["kl_max"]
+    pick = fast["candidates"][fast["selected"]]
+    result = {"model": model.name, "dtype": a.dtype, "threads": a.threads, "processor": plain["processor"], "versions": plain["versions"],
+              "candidates": len(full["candidates"]), "train": a.train, "validation": a.validation,
+              "seconds": {"bearing": every, "bearing cheap first": cheap,
+                          "plain": {p: {k: phases[p][k]["seconds"] for k in ("all", "last")} for p in ("collect", "select")}},
+              "times_as_fast": ratios, "savings": saved, "kl_max": kl_max,
+              "chosen": {"plain": choice(phases["select"]["candidates"], kl_max, a, full["num_layers"]), "bearing complete": choice(full["candidates"], kl_max, a, full["num_layers"]),
+                         "bearing cheap first": {"layer": pick["layer"], "position": pick["position"]}},
+              "largest_score_difference": max(abs(p[k] - ours[p["position"], p["layer"]][k]) for p in phases["select"]["candidates"]
+                                              for k in ("induce", "kl", "bypass"))}
     print(json.dumps(result, indent=1))
 
 

@@ -96,7 +96,7 @@ def test_token_ids_need_no_tokenizer(smollm2, tmp_path):
     assert entry["error"] <= 1e-4, entry
 
 
-@pytest.mark.parametrize("kind, ranks", [("plain", 1), ("plain", 2), ("ablated", 2)])
+@pytest.mark.parametrize("kind, ranks", [("plain", 1), ("ablated", 2)])
 def test_qwen2_equals_transformers_in_float32(qwen2, tmp_path, kind, ranks):
     entry = worst(qwen2.trace(tmp_path / "mine.safetensors", kind, ranks), qwen2.oracle[kind])
     assert entry["error"] <= 1e-4, entry

@@ -8,8 +8,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
-#define BEARING_MULTIVERSION __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#include "worker/model/vector_math.h"
 
 namespace bearing::model {
 namespace {
@@ -43,18 +44,7 @@ BEARING_MULTIVERSION void SoftmaxRow(float* s, float scale, int64_t visible, int
   for (int64_t j = 1; j < visible; ++j) top = std::max(top, s[j]);
   float sum = 0;
   for (int64_t j = 0; j < visible; ++j) {
-    // exp(x), x <= 0: 2^k * p(f), relative error under 2e-7.
-    const float x = std::max((s[j] - top) * scale, -87.0f);
-    const float k = std::nearbyint(x * 1.44269504088896341f);
-    const float f = std::fma(k, -1.42860677e-6f, std::fma(k, -0.693145752f, x));
-    float p = 1.9875691500e-4f;
-    p = std::fma(p, f, 1.3981999507e-3f);
-    p = std::fma(p, f, 8.3334519073e-3f);
-    p = std::fma(p, f, 4.1665795894e-2f);
-    p = std::fma(p, f, 1.6666665459e-1f);
-    p = std::fma(p, f, 5.0000001201e-1f);
-    p = std::fma(p * f, f, f + 1.0f);
-    const float e = std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (static_cast<uint32_t>(static_cast<int32_t>(k)) << 23));
+    const float e = FastExp((s[j] - top) * scale);
     s[j] = e;
     sum += e;
   }
@@ -65,10 +55,7 @@ BEARING_MULTIVERSION void SoftmaxRow(float* s, float scale, int64_t visible, int
 
 inline void Load(const float* in, float* out, int64_t n) { std::memcpy(out, in, n * sizeof(float)); }
 
-inline void Load(const c10::BFloat16* in, float* out, int64_t n) {
-  const auto* bits = reinterpret_cast<const uint16_t*>(in);
-  for (int64_t i = 0; i < n; ++i) out[i] = std::bit_cast<float>(static_cast<uint32_t>(bits[i]) << 16);
-}
+inline void Load(const c10::BFloat16* in, float* out, int64_t n) { Widen(in, out, n); }
 
 inline void Store(const float* in, float* out, int64_t n) { std::memcpy(out, in, n * sizeof(float)); }
 
