@@ -77,6 +77,7 @@ std::vector<std::string> WorkerArguments(const std::string& worker, const TraceO
 // Returns only when it fails.
 absl::Status Become(const std::vector<std::string>& arguments) {
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
   execv(pointers[0], pointers.data());

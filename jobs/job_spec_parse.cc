@@ -129,6 +129,7 @@ absl::Status SetField(JobSpec& spec, std::string_view assignment) {
     if (group) {
       std::vector<std::string> names;
       const Descriptor& inner = *field->message_type();
+      names.reserve(inner.field_count());
       for (int j = 0; j < inner.field_count(); ++j) names.push_back(FieldName(*inner.field(j)));
       if (field->is_map()) names = {"KEY"};
       return UnknownField(path, Concat("is a group; set one of its fields: ", absl::StrJoin(names, ", ")));

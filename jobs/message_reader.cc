@@ -25,6 +25,7 @@ std::string Join(const std::string& path, std::string_view name) {
 
 std::vector<std::string> FieldNames(const Descriptor& descriptor) {
   std::vector<std::string> names;
+  names.reserve(descriptor.field_count());
   for (int i = 0; i < descriptor.field_count(); ++i) names.push_back(FieldName(*descriptor.field(i)));
   return names;
 }
@@ -195,6 +196,7 @@ void MessageReader::ReadValue(const YamlNode& node, const std::string& path, con
     }
     case FieldDescriptor::CPPTYPE_ENUM: {
       std::vector<std::string> names;
+      names.reserve(field.enum_type()->value_count());
       for (int i = 0; i < field.enum_type()->value_count(); ++i) names.push_back(field.enum_type()->value(i)->name());
       const EnumValueDescriptor* value =
           node.kind == YamlNode::Kind::kScalar ? field.enum_type()->FindValueByName(node.text) : nullptr;

@@ -187,6 +187,7 @@ std::string SharedLegend(const std::vector<Heatmap>& maps, bool complete) {
 std::string HeatmapSection(const ReportData& data) {
   const std::vector<Panel> panels = Panels(data);
   std::vector<Heatmap> maps;
+  maps.reserve(panels.size());
   for (const Panel& panel : panels) maps.push_back(BuildMap(data, panel));
   std::string out =
       "<section><h2>Where the direction is</h2><p>Each cell is a candidate: the difference of the two means at one "

@@ -122,7 +122,7 @@ def main():
               "chosen": {"plain": choice(phases["select"]["candidates"], kl_max, a, full["num_layers"]), "bearing complete": choice(full["candidates"], kl_max, a, full["num_layers"]),
                          "bearing cheap first": {"layer": pick["layer"], "position": pick["position"]}},
               "largest_score_difference": max(abs(p[k] - ours[p["position"], p["layer"]][k]) for p in phases["select"]["candidates"]
-                                              for k in ("induce", "kl", "bypass"))}
+                                              for k in ("induce", "kl", "bypass") if ours[p["position"], p["layer"]][k] is not None)}
     print(json.dumps(result, indent=1))
 
 
