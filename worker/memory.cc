@@ -1,7 +1,5 @@
 #include "worker/memory.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -34,9 +32,5 @@ int64_t AvailableMemoryBytes() {
   if (limit > 0 && used >= 0) available = std::min(available, std::max<int64_t>(0, limit - used));
   return available;
 }
-
-at::Tensor NegatedCount(int64_t count) { return at::full({1}, -count, at::kLong); }
-
-int64_t CountOf(const at::Tensor& tensor) { return tensor.item<int64_t>(); }
 
 }  // namespace bearing::worker

@@ -1,5 +1,6 @@
 #include "worker/task_runner.h"
 
+#include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 #include <google/protobuf/util/json_util.h>
 
@@ -125,10 +126,11 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context); }));
-  // A quarter of what is free for activations; the least of all ranks, so that all cut their batches alike.
-  at::Tensor budget = NegatedCount(steer::TokenBudget(context.reader->config(), AvailableMemoryBytes() / comm.size() / 4));
-  BEARING_RETURN_IF_ERROR(comm.AllReduce(budget, comm::ReduceOp::kMax));
-  context.token_budget = -CountOf(budget);
+  // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
+  const int64_t budget = steer::TokenBudget(context.reader->config(), AvailableMemoryBytes() / comm.size() / 4);
+  at::Tensor negated = at::full({1}, -budget, at::kLong);
+  BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));
+  context.token_budget = -negated.item<int64_t>();
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));

@@ -1,7 +1,6 @@
-#include <algorithm>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "sharding/checkpoint_writer.h"
 #include "sharding/status_macros.h"
 #include "worker/stages/chosen_direction.h"
@@ -10,6 +9,17 @@
 #include "worker/steer/orthogonalize.h"
 
 namespace bearing::worker {
+namespace {
+
+// Removes a committed checkpoint whose stage was never marked as done (a crash in between).
+absl::Status RemoveUnfinishedCheckpoint(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::remove_all(folder, error);
+  if (error) return absl::UnavailableError(absl::StrCat("cannot remove: folder=", folder, " error=", error.message()));
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
   BEARING_ASSIGN_OR_RETURN(const ChosenDirection direction, LoadChosenDirection(context));

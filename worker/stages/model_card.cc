@@ -48,11 +48,4 @@ absl::Status WriteModelCard(const JobContext& context, const std::string& folder
   return jobs::WriteFileAtomically(absl::StrCat(folder, "/README.md"), card);
 }
 
-absl::Status RemoveUnfinishedCheckpoint(const std::string& folder) {
-  std::error_code error;
-  std::filesystem::remove_all(folder, error);
-  if (error) return absl::UnavailableError(absl::StrCat("cannot remove: folder=", folder, " error=", error.message()));
-  return absl::OkStatus();
-}
-
 }  // namespace bearing::worker

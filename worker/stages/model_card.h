@@ -14,9 +14,6 @@ namespace bearing::worker {
 absl::Status WriteModelCard(const JobContext& context, const std::string& folder,
                             const std::vector<std::string>& edited_tensors);
 
-// Removes a committed checkpoint whose stage was never marked as done (a crash in between).
-absl::Status RemoveUnfinishedCheckpoint(const std::string& folder);
-
 }  // namespace bearing::worker
 
 #endif  // BEARING_WORKER_STAGES_MODEL_CARD_H_

@@ -1,7 +1,6 @@
 #include <ATen/ATen.h>
 
 #include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -9,8 +8,8 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "jobs/report/report.h"
-#include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
+#include "worker/model/tensor_file.h"
 #include "worker/stages/stages.h"
 #include "worker/version.h"
 
@@ -21,24 +20,17 @@ std::optional<double> Score(const nlohmann::json& value) {
   return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
 }
 
-// Norms over d_model of a [P, L, D] fp64 tensor of means.safetensors.
+// Norms over d_model of a [P, L, D] tensor of means.safetensors.
 absl::StatusOr<std::vector<std::vector<double>>> Norms(const std::string& path, const std::string& name) {
-  BEARING_ASSIGN_OR_RETURN(const sharding::SafetensorsHeader header, sharding::ReadSafetensorsHeader(path));
-  for (const sharding::SafetensorsEntry& entry : header.entries) {
-    if (entry.name != name || entry.dtype != sharding::DType::kF64 || entry.shape.size() != 3) continue;
-    at::Tensor tensor = at::empty(entry.shape, at::kDouble);
-    std::ifstream file(path, std::ios::binary);
-    file.seekg(entry.file_offset);
-    if (!file.read(static_cast<char*>(tensor.data_ptr()), entry.num_bytes)) break;
-    const at::Tensor norms = at::norm(tensor, 2, {2}).contiguous();
-    std::vector<std::vector<double>> rows;
-    for (int64_t p = 0; p < norms.size(0); ++p) {
-      const double* row = norms.const_data_ptr<double>() + p * norms.size(1);
-      rows.emplace_back(row, row + norms.size(1));
-    }
-    return rows;
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor tensor, model::ReadTensor(path, name));
+  if (tensor.dim() != 3) return absl::DataLossError(absl::StrCat("tensor is not [P, L, D]: file=", path, " tensor=", name));
+  const at::Tensor norms = at::norm(tensor.to(at::kDouble), 2, {2}).contiguous();
+  std::vector<std::vector<double>> rows;
+  for (int64_t p = 0; p < norms.size(0); ++p) {
+    const double* row = norms.const_data_ptr<double>() + p * norms.size(1);
+    rows.emplace_back(row, row + norms.size(1));
   }
-  return absl::DataLossError(absl::StrCat("tensor is missing or cannot be read: file=", path, " tensor=", name));
+  return rows;
 }
 
 absl::Status FillCollect(const JobContext& context, jobs::ReportData& data) {
@@ -140,8 +132,8 @@ absl::Status WriteReport(const JobContext& context) {
   BEARING_RETURN_IF_ERROR(FillSelect(context, data));
   BEARING_RETURN_IF_ERROR(FillCompletions(context, data));
   BEARING_RETURN_IF_ERROR(FillVerification(context, data));
+  const auto seconds = context.output->StageSeconds();
   for (const char* stage : {"collect", "select", "evaluate", "edit", "verify"}) {
-    const auto seconds = context.output->StageSeconds();
     if (const auto found = seconds.find(stage); found != seconds.end()) data.stage_seconds.push_back(*found);
   }
   BEARING_ASSIGN_OR_RETURN(const nlohmann::json provenance, Provenance(context));

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "jobs/selection.h"
-#include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
+#include "worker/model/tensor_file.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 #include "worker/steer/candidate_scores.h"
@@ -92,15 +91,12 @@ class SelectStage {
     difference_PLD_ = at::empty({num_positions_, num_layers, decoder_.config().d_model}, at::kDouble);
     BEARING_RETURN_IF_ERROR(context_.OnRank0([&]() -> absl::Status {
       const std::string path = context_.output->PathOf("means.safetensors");
-      BEARING_ASSIGN_OR_RETURN(const sharding::SafetensorsHeader header, sharding::ReadSafetensorsHeader(path));
-      for (const sharding::SafetensorsEntry& entry : header.entries) {
-        if (entry.name != "mean_difference") continue;
-        if (entry.shape != difference_PLD_.sizes().vec() || entry.dtype != sharding::DType::kF64) break;
-        std::ifstream file(path, std::ios::binary);
-        file.seekg(entry.file_offset);
-        if (file.read(static_cast<char*>(difference_PLD_.data_ptr()), entry.num_bytes)) return absl::OkStatus();
+      BEARING_ASSIGN_OR_RETURN(const at::Tensor stored, model::ReadTensor(path, "mean_difference"));
+      if (stored.sizes() != difference_PLD_.sizes() || stored.scalar_type() != at::kDouble) {
+        return absl::DataLossError(absl::StrCat("mean_difference is of another shape or type: file=", path));
       }
-      return absl::DataLossError(absl::StrCat("mean_difference is missing or of another shape: file=", path));
+      difference_PLD_.copy_(stored);
+      return absl::OkStatus();
     }));
     return decoder_.comm().Broadcast(difference_PLD_, 0);
   }

@@ -30,7 +30,7 @@ absl::StatusOr<Probe> RunProbe(model::Decoder& decoder, const steer::Rows& rows,
   BEARING_ASSIGN_OR_RETURN(const at::Tensor last, decoder.Run(batch, read, {}));
   Probe probe;
   probe.logits_NV = decoder.LocalLogits(last);
-  BEARING_ASSIGN_OR_RETURN(probe.probabilities_NV, steer::LocalProbabilities(decoder, last));
+  BEARING_ASSIGN_OR_RETURN(probe.probabilities_NV, steer::SoftmaxInPlace(decoder, probe.logits_NV.clone()));
   return probe;
 }
 

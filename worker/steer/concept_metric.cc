@@ -19,7 +19,10 @@ std::vector<double> ToVector(const at::Tensor& values) {
 }  // namespace
 
 absl::StatusOr<at::Tensor> LocalProbabilities(const model::Decoder& decoder, const at::Tensor& residual_ND) {
-  at::Tensor logits = decoder.LocalLogits(residual_ND);
+  return SoftmaxInPlace(decoder, decoder.LocalLogits(residual_ND));
+}
+
+absl::StatusOr<at::Tensor> SoftmaxInPlace(const model::Decoder& decoder, at::Tensor logits) {
   at::Tensor top = at::amax(logits, 1);
   BEARING_RETURN_IF_ERROR(decoder.comm().AllReduce(top, comm::ReduceOp::kMax));
   logits.sub_(top.unsqueeze(1)).exp_();

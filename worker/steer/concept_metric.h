@@ -20,6 +20,9 @@ namespace bearing::steer {
 // This rank's columns of the probabilities of each row, fp32 [N, V of this rank].
 absl::StatusOr<at::Tensor> LocalProbabilities(const model::Decoder& decoder, const at::Tensor& residual_ND);
 
+// The same from logits that are there already; `logits_NV` is overwritten.
+absl::StatusOr<at::Tensor> SoftmaxInPlace(const model::Decoder& decoder, at::Tensor logits_NV);
+
 // m of each row.
 absl::StatusOr<std::vector<double>> ConceptMetric(const model::Decoder& decoder, const at::Tensor& probabilities_NV,
                                                   absl::Span<const int32_t> token_ids);

@@ -2,13 +2,12 @@
 
 #include <ATen/ATen.h>
 
-#include <fstream>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
-#include "worker/model/weight_loader.h"
+#include "worker/model/tensor_file.h"
 
 namespace bearing::steer {
 namespace {
@@ -20,16 +19,7 @@ absl::StatusOr<at::Tensor> ReadVector(const std::string& path, const sharding::S
     return absl::InvalidArgumentError(
         absl::StrCat("vector of another size: file=", path, " tensor=", entry.name, " want=[", d_model, "] got=[", shape, "]"));
   }
-  at::ScalarType type = at::kDouble;
-  if (entry.dtype != sharding::DType::kF64) {
-    BEARING_ASSIGN_OR_RETURN(type, model::ToScalarType(entry.dtype));
-  }
-  at::Tensor vector = at::empty({d_model}, type);
-  std::ifstream file(path, std::ios::binary);
-  file.seekg(entry.file_offset);
-  if (!file.read(static_cast<char*>(vector.data_ptr()), entry.num_bytes)) {
-    return absl::DataLossError(absl::StrCat("cannot read: file=", path, " tensor=", entry.name));
-  }
+  BEARING_ASSIGN_OR_RETURN(at::Tensor vector, model::ReadTensor(path, entry));
   vector = vector.to(at::kFloat);
   if (!at::isfinite(vector).all().item<bool>()) {
     return absl::InvalidArgumentError(absl::StrCat("vector holds NaN or Inf: file=", path, " tensor=", entry.name));
