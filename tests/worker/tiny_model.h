@@ -61,7 +61,8 @@ inline double WorstRelative(const at::Tensor& got, const at::Tensor& want) {
 // Runs `body` with a decoder of the model on `ranks` thread ranks.
 inline absl::Status WithDecoder(const std::string& folder, int ranks, at::ScalarType dtype,
                                 const std::function<absl::Status(model::Decoder&)>& body,
-                                model::GemmPath path = model::GemmPath::kPlain) {
+                                model::GemmPath path = model::GemmPath::kPlain,
+                                model::Residency residency = model::Residency::kResident, int64_t stream_tokens = 1 << 16) {
   return comm::RunThreadRanks(ranks, [&](comm::Communicator& comm) -> absl::Status {
     auto reader = sharding::CheckpointReader::Open(folder);
     if (!reader.ok()) return reader.status();
@@ -70,6 +71,8 @@ inline absl::Status WithDecoder(const std::string& folder, int ranks, at::Scalar
     model::DecoderOptions options;
     options.dtype = dtype;
     options.gemm_path = path;
+    options.residency = residency;
+    options.stream_tokens = stream_tokens;
     auto decoder = model::Decoder::Load(**reader, *plan, comm, options);
     if (!decoder.ok()) return decoder.status();
     return body(**decoder);
@@ -88,7 +91,7 @@ inline absl::Status RunTinyTrace(model::Decoder& decoder, const steer::Rows& row
   std::vector<int> segments;
   std::vector<int64_t> read;
   if (share_prefix) {
-    steer::RowBatcher(rows, 1).AppendGroup({0, rows.size()}, intervention, batch, segments, read);
+    steer::RowBatcher(decoder.config(), rows, 1).AppendGroup({0, rows.size()}, intervention, batch, segments, read);
   } else {
     batch.BeginGroup(intervention);
     for (const auto& row : rows) {
