@@ -21,6 +21,16 @@ function(bearing_library)
   target_sources(bearing_${A_NAME} PUBLIC FILE_SET HEADERS BASE_DIRS ${BEARING_ROOT} FILES ${A_HDRS})
   target_link_libraries(bearing_${A_NAME} PUBLIC ${A_DEPS} PRIVATE ${A_PRIVATE_DEPS})
   target_compile_options(bearing_${A_NAME} PRIVATE ${BEARING_WARNINGS})
+  if(BEARING_UNITY)
+    set_target_properties(bearing_${A_NAME} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 10)
+  endif()
+endfunction()
+
+# Headers that nearly every file of a library includes, compiled once; in a unity build they are read once anyway.
+function(bearing_precompile library)
+  if(NOT BEARING_UNITY)
+    target_precompile_headers(bearing_${library} ${ARGN})
+  endif()
 endfunction()
 
 function(bearing_test)

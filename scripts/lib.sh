@@ -97,7 +97,8 @@ build() {
 configure() {
   local site
   site=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  cmake -G Ninja -S "$ROOT" -B "$BUILD" -DTORCH_SITE="$site" -DBEARING_CARGO_TARGET="$CACHE/cargo-target" "$@"
+  cmake -G Ninja -S "$ROOT" -B "$BUILD" -DTORCH_SITE="$site" -DBEARING_CARGO_TARGET="$CACHE/cargo-target" \
+    -DBEARING_UNITY=ON "$@"
 }
 
 # The Rust part compiles while libtorch downloads: one needs the processor, the other the network. The build waits for it by the

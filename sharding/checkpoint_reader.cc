@@ -14,7 +14,6 @@
 namespace bearing::sharding {
 namespace {
 
-constexpr int64_t kMaxConfigBytes = 16 << 20;
 constexpr int64_t kMaxScratchBytes = 8 << 20;
 
 }  // namespace

@@ -21,7 +21,6 @@ namespace {
 constexpr std::string_view kWrapperType = "gemma3";
 
 constexpr int64_t kMaxVocab = int64_t{1} << 26;
-constexpr int64_t kMaxConfigBytes = 16 << 20;
 
 absl::StatusOr<const ModelFamily*> ParseFamily(const JsonFields& config) {
   BEARING_ASSIGN_OR_RETURN(const std::string model_type, config.String("model_type"));
@@ -107,8 +106,8 @@ absl::StatusOr<ModelConfig> ParseTextModel(const JsonFields& config, const Model
   if (model.norm.eps < 0.0) return config.Invalid("rms_norm_eps", "want a number that is not negative");
   model.norm.unit_offset = family.unit_offset_norm;
   BEARING_ASSIGN_OR_RETURN(model.layers, ParseLayers(config, family, model.d_model));
-  BEARING_ASSIGN_OR_RETURN(
-      model.ropes, ParseRopes(config, family, model.layers.front().attention.head_dim, model.max_positions));
+  BEARING_ASSIGN_OR_RETURN(model.ropes,
+                           ParseRopes(config, family, model.layers.front().attention.head_dim, model.max_positions));
   if (family.scaled_embedding) model.embedding_scale = std::sqrt(static_cast<double>(model.d_model));
   if (family.softcaps && !config.IsNull("final_logit_softcapping")) {
     BEARING_ASSIGN_OR_RETURN(model.final_logit_softcap, config.Number("final_logit_softcapping", family.final_softcap));

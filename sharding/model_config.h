@@ -110,6 +110,8 @@ struct ModelConfig {
   int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
 };
 
+inline constexpr int64_t kMaxConfigBytes = 16 << 20;
+
 // `json` is the text of config.json, `source` its path for messages. InvalidArgument for malformed or missing keys,
 // Unimplemented for an unknown architecture or an unsupported key.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_view source);

@@ -7,15 +7,15 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-json Score(const std::optional<double>& value) { return value.has_value() ? json(*value) : json(nullptr); }
+json ScoreJson(const std::optional<double>& value) { return value.has_value() ? json(*value) : json(nullptr); }
 
 json CandidateJson(const Candidate& candidate, const SelectionRule& rule) {
   return {{"position", candidate.position},
           {"layer", candidate.layer},
           {"norm", candidate.norm},
-          {"bypass", Score(candidate.bypass)},
-          {"induce", Score(candidate.induce)},
-          {"kl", Score(candidate.kl)},
+          {"bypass", ScoreJson(candidate.bypass)},
+          {"induce", ScoreJson(candidate.induce)},
+          {"kl", ScoreJson(candidate.kl)},
           {"discarded_by", DiscardName(Classify(candidate, rule))}};
 }
 
@@ -72,7 +72,7 @@ json MetricJson(const ReportData& data) {
           {"negative_baseline", data.negative_metric}};
 }
 
-json NamedRows(const std::vector<std::pair<std::string, std::string>>& rows) {
+json RowsJson(const std::vector<std::pair<std::string, std::string>>& rows) {
   json out = json::object();
   for (const auto& [name, value] : rows) out[name] = value;
   return out;
@@ -110,10 +110,10 @@ std::string RenderReportJson(const ReportData& data) {
                                   {"shows_concept", completion.shows_concept},
                                   {"matched_marker", completion.matched_marker}});
   }
-  out["verification"] = NamedRows(data.verification);
+  out["verification"] = RowsJson(data.verification);
   out["stage_seconds"] = json::object();
   for (const auto& [stage, seconds] : data.stage_seconds) out["stage_seconds"][stage] = seconds;
-  out["provenance"] = NamedRows(data.provenance);
+  out["provenance"] = RowsJson(data.provenance);
   // Completions may end in the middle of a character; such bytes become U+FFFD.
   return out.dump(2, ' ', /*ensure_ascii=*/false, json::error_handler_t::replace) + "\n";
 }

@@ -35,7 +35,7 @@ std::string NamedTable(const std::string& first, const std::string& second, cons
   return Table({first, second}, escaped, /*text_columns=*/true);
 }
 
-std::string Score(const std::optional<double>& value, int decimals) {
+std::string ScoreCell(const std::optional<double>& value, int decimals) {
   return value.has_value() ? FormatFixed(*value, decimals) : "–";
 }
 
@@ -76,8 +76,8 @@ std::string CandidateSection(const ReportData& data) {
     const Candidate& candidate = data.candidates[i];
     const bool chosen = static_cast<int>(i) == data.selected;
     rows.push_back({Concat("position ", FormatFixed(candidate.position, 0), ", layer ", candidate.layer),
-                    FormatFixed(candidate.norm, 3), Score(candidate.induce, 3), Score(candidate.kl, 4),
-                    Score(candidate.bypass, 3),
+                    FormatFixed(candidate.norm, 3), ScoreCell(candidate.induce, 3), ScoreCell(candidate.kl, 4),
+                    ScoreCell(candidate.bypass, 3),
                     Concat(chosen ? "<strong>chosen</strong>; " : "", DiscardText(Classify(candidate, data.rule)))});
   }
   return Concat(

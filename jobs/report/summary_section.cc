@@ -20,7 +20,7 @@ std::string Meter(double used, const std::string& label) {
                 "\"><i style=\"width:", Coordinate(100 * share), "%\"></i></span>");
 }
 
-std::string Score(const std::optional<double>& value, int decimals) {
+std::string ScoreText(const std::optional<double>& value, int decimals) {
   return value.has_value() ? FormatFixed(*value, decimals) : "not scored";
 }
 
@@ -36,15 +36,15 @@ std::string Tiles(const ReportData& data, const Candidate& chosen) {
   out += Tile("Layer", Concat(chosen.layer, "<small> of ", data.num_layers, "</small>"),
               Concat("rule allows layers below ", data.rule.first_pruned_layer()));
   out += Tile("Position", FormatFixed(chosen.position, 0), token.empty() ? "" : Concat("token <code>", token, "</code>"));
-  out += Tile("Bypass", Score(chosen.bypass, 2),
+  out += Tile("Bypass", ScoreText(chosen.bypass, 2),
               Concat("from ", FormatFixed(data.positive_metric, 2), " without ablation; lower is better"));
   const double induce_room = chosen.induce.value_or(0) - data.rule.induce_min;
-  out += Tile("Induce", Score(chosen.induce, 2),
+  out += Tile("Induce", ScoreText(chosen.induce, 2),
               Concat("from ", FormatFixed(data.negative_metric, 2), "; ", FormatFixed(std::fabs(induce_room), 2),
                      induce_room >= 0 ? " above" : " below", " the minimum of ", FormatShort(data.rule.induce_min)));
   const double kl_used = chosen.kl.value_or(0) / data.rule.kl_max;
   const std::string kl_note = Concat(FormatPercent(kl_used), " of the maximum of ", FormatShort(data.rule.kl_max));
-  out += Tile("KL", Score(chosen.kl, 4), kl_note, Meter(kl_used, kl_note));
+  out += Tile("KL", ScoreText(chosen.kl, 4), kl_note, Meter(kl_used, kl_note));
   out += Tile("Candidates that pass", Concat(selection.kept, "<small> of ", selection.considered, "</small>"),
               "the one with the lowest bypass is chosen");
   return out + "</dl>";
