@@ -6,18 +6,35 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+import qwen1
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SENTINEL = "bearing-sentinel-5f2c"
 
 
 def load_model(folder, dtype="float32"):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype]).eval()
+    config = json.loads((Path(folder) / "config.json").read_text())
+    if config["model_type"] == "qwen":
+        return qwen1.load(folder, DTYPES[dtype])
+    options = {}
+    if config.get("attn_logit_softcapping"):
+        # torch's fused attention has no cap on the scores, and transformers does not say so.
+        options["attn_implementation"] = "eager"
+    if config["model_type"] == "gemma" and "hidden_activation" not in config:
+        # The first Gemma files say "gelu" and mean the tanh approximation (transformers pull request 29402).
+        options["hidden_act"] = "gelu_pytorch_tanh"
+    if "num_experts" in config or "num_local_experts" in config:
+        # One expert after the other: the grouped product wants rows of a multiple of 16 bytes.
+        options["experts_implementation"] = "eager"
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], **options).eval()
 
 
 def load_tokenizer(folder):
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Not AutoTokenizer for Qwen-1, whose config.json names code to run.
+    qwen1_config = json.loads((Path(folder) / "config.json").read_text())["model_type"] == "qwen"
+    tokenizer = (PreTrainedTokenizerFast if qwen1_config else AutoTokenizer).from_pretrained(folder)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -64,8 +81,24 @@ def batches(rows, size):
     return [rows[i:i + size] for i in range(0, len(rows), size)]
 
 
+def decoder_of(model):
+    """What holds `layers` and `norm`: in a model with a vision part, its language model."""
+    return getattr(model.model, "language_model", model.model)
+
+
 def blocks_of(model):
-    return model.model.layers
+    return decoder_of(model).layers
+
+
+def writers_of(block):
+    """The two modules of a block whose outputs are added to the residual stream.
+
+    Where a norm stands between the attention or MLP and the addition (Gemma 2 and 3), it is that norm that writes. The name
+    post_attention_layernorm alone does not tell: in all other families it is the norm before the MLP.
+    """
+    if hasattr(block, "post_feedforward_layernorm"):
+        return block.post_attention_layernorm, block.post_feedforward_layernorm
+    return block.self_attn, block.mlp
 
 
 def load_direction(path):
@@ -112,12 +145,12 @@ def change_output(module, change):
 
 
 def ablated(model, direction):
-    """Removes the direction from the input of every block and from every attention and MLP output, at all positions."""
+    """Removes the direction from the input of every block and from everything a block adds to it, at all positions."""
     handles = []
     for block in blocks_of(model):
         handles.append(change_input(block, Ablation(direction)))
-        handles.append(change_output(block.self_attn, Ablation(direction)))
-        handles.append(change_output(block.mlp, Ablation(direction)))
+        for writer in writers_of(block):
+            handles.append(change_output(writer, Ablation(direction)))
     return hooked(handles)
 
 

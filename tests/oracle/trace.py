@@ -23,7 +23,7 @@ import plain_model
 @torch.inference_mode()
 def trace(model, rows, ablate=None, add=None, layer=None):
     """{"token_ids", "lengths", "residual", "logits"} of token-id lists, with a direction ablated or a vector added."""
-    points = [*plain_model.blocks_of(model), model.model.norm]
+    points = [*plain_model.blocks_of(model), plain_model.decoder_of(model).norm]
     seen = {}
 
     def keep(index):
