@@ -104,9 +104,9 @@ absl::StatusOr<std::vector<bool>> SlidingLayers(const JsonFields& config, const 
   sliding.reserve(types->size());
   for (const nlohmann::json& type : *types) {
     if (type != "full_attention" && !(type == "sliding_attention" && family.reads_layer_types)) {
-      return config.Unsupported("layer_types",
-                                Concat("attention other than full_attention",
-                                       family.reads_layer_types ? " or sliding_attention" : "", ": got=", type.dump()));
+      return config.Unsupported(
+          "layer_types", Concat("attention other than full_attention", family.reads_layer_types ? " or sliding_attention" : "",
+                                ": got=", type.dump()));
     }
     sliding.push_back(type == "sliding_attention");
   }

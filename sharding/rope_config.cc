@@ -49,8 +49,8 @@ class RopeReader {
     } else if (type == "longrope") {
       status = ReadLongRope(*rope, &spec);
     } else {
-      status = rope->Unsupported(
-          type_key, "rotary embedding scaled other than default, linear, dynamic, llama3, yarn or longrope");
+      status =
+          rope->Unsupported(type_key, "rotary embedding scaled other than default, linear, dynamic, llama3, yarn or longrope");
     }
     BEARING_RETURN_IF_ERROR(status);
     return spec;
@@ -99,8 +99,8 @@ class RopeReader {
     spec->scaling = RopeScaling::kYarn;
     BEARING_RETURN_IF_ERROR(ReadOriginalPositions(rope, spec));
     BEARING_ASSIGN_OR_RETURN(
-        spec->factor, Positive(rope, "factor",
-                               static_cast<double>(max_positions_) / static_cast<double>(spec->original_max_positions)));
+        spec->factor,
+        Positive(rope, "factor", static_cast<double>(max_positions_) / static_cast<double>(spec->original_max_positions)));
     BEARING_ASSIGN_OR_RETURN(spec->beta_fast, Positive(rope, "beta_fast", spec->beta_fast));
     BEARING_ASSIGN_OR_RETURN(spec->beta_slow, Positive(rope, "beta_slow", spec->beta_slow));
     BEARING_ASSIGN_OR_RETURN(spec->truncate, rope.Bool("truncate", true));

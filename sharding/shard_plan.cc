@@ -31,9 +31,8 @@ absl::StatusOr<Widths> UniformWidths(const ModelConfig& config) {
     const LayerSpec& layer = config.layers[i];
     const bool same = layer.attention.num_heads == widths.attention.num_heads &&
                       layer.attention.num_kv_heads == widths.attention.num_kv_heads &&
-                      layer.attention.head_dim == widths.attention.head_dim &&
-                      Take(layer.mlp.intermediate_size, &widths.mlp) && Take(layer.moe.expert_size, &widths.expert) &&
-                      Take(layer.moe.shared_size, &widths.shared_expert);
+                      layer.attention.head_dim == widths.attention.head_dim && Take(layer.mlp.intermediate_size, &widths.mlp) &&
+                      Take(layer.moe.expert_size, &widths.expert) && Take(layer.moe.shared_size, &widths.shared_expert);
     if (!same) return absl::FailedPreconditionError(Concat("layers differ in their attention or MLP shape: layer=", i));
   }
   return widths;

@@ -134,12 +134,12 @@ std::string TensorName(NameStyle style, const NamePrefix& prefix, ParamRole role
 
 bool IsForeignTensor(const ModelConfig& config, std::string_view name) {
   // Tables of rotary frequencies and masks that old versions saved.
-  if (name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attn.masked_bias") || name.ends_with(".attn.bias")) return true;
+  if (name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attn.masked_bias") || name.ends_with(".attn.bias"))
+    return true;
   if (!config.wrapped) return false;
   constexpr std::array<std::string_view, 4> kOtherParts = {"vision_tower.", "multi_modal_projector.", "model.vision_tower.",
                                                            "model.multi_modal_projector."};
-  return std::any_of(kOtherParts.begin(), kOtherParts.end(),
-                     [name](std::string_view part) { return name.starts_with(part); });
+  return std::any_of(kOtherParts.begin(), kOtherParts.end(), [name](std::string_view part) { return name.starts_with(part); });
 }
 
 }  // namespace bearing::sharding

@@ -242,8 +242,8 @@ INSTANTIATE_TEST_SUITE_P(
         std::tuple{kQwen2Old, Change{"layer_types", std::vector<std::string>(24, "linear_attention")}, "layer_types"}));
 
 TEST(ModelConfigTest, UnknownFamilyListsTheKnown) {
-  EXPECT_TRUE(
-      Fails(Parse(With(kYi, {{"model_type", "mamba"}})), absl::StatusCode::kUnimplemented, "\"mamba\"", "llama, mistral, qwen, qwen2"));
+  EXPECT_TRUE(Fails(Parse(With(kYi, {{"model_type", "mamba"}})), absl::StatusCode::kUnimplemented, "\"mamba\"",
+                    "llama, mistral, qwen, qwen2"));
 }
 
 // ---- Wrong values are refused by the name of their key.

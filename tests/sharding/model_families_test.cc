@@ -1,5 +1,5 @@
-// Every family's config becomes the layers it stands for; every real config of tests/sharding/data/configs is accepted, planned,
-// and has as many parameters as facts.json says.
+// Every family's config becomes the layers it stands for; every real config of tests/sharding/data/configs is accepted,
+// planned, and has as many parameters as facts.json says.
 #include <cmath>
 #include <filesystem>
 #include <string>
@@ -114,12 +114,9 @@ TEST(ModelFamiliesTest, Gemma3InItsWrapperIsTheTextModelWithAPrefix) {
   json text = Base("gemma3_text");
   text.erase("architectures");
   text["sliding_window"] = 8;
-  const json config = {{"model_type", "gemma3"},
-                       {"architectures", {"Gemma3ForConditionalGeneration"}},
-                       {"text_config", text},
-                       {"vision_config", {{"hidden_size", 4}}},
-                       {"eos_token_id", {1, 106}},
-                       {"torch_dtype", "bfloat16"}};
+  const json config = {{"model_type", "gemma3"},   {"architectures", {"Gemma3ForConditionalGeneration"}},
+                       {"text_config", text},      {"vision_config", {{"hidden_size", 4}}},
+                       {"eos_token_id", {1, 106}}, {"torch_dtype", "bfloat16"}};
   const absl::StatusOr<ModelConfig> gemma = Parse(config);
   ASSERT_TRUE(Succeeds(gemma));
   EXPECT_TRUE(gemma->wrapped);
@@ -182,8 +179,7 @@ TEST(ModelFamiliesTest, Phi3FusesItsProjectionsAndRotatesAPart) {
   config.update({{"head_dim", 16},
                  {"partial_rotary_factor", 0.5},
                  {"original_max_position_embeddings", 64},
-                 {"rope_scaling",
-                  {{"type", "su"}, {"short_factor", {1, 1, 1.5, 2}}, {"long_factor", {2, 3, 4, 5}}}}});
+                 {"rope_scaling", {{"type", "su"}, {"short_factor", {1, 1, 1.5, 2}}, {"long_factor", {2, 3, 4, 5}}}}});
   const absl::StatusOr<ModelConfig> phi = Parse(config);
   ASSERT_TRUE(Succeeds(phi));
   EXPECT_EQ(phi->ropes[0].scaling, RopeScaling::kLongRope);

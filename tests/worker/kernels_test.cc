@@ -47,7 +47,8 @@ TEST_P(KernelsTest, RmsNormHeadsNormalizesEachHeadAndLeavesOtherColumns) {
 TEST_P(KernelsTest, SiluMultiply) {
   const at::Tensor gate_up = (at::randn({6, 2 * 53}) * 8).to(type());
   const at::Tensor gate = gate_up.narrow(1, 0, 53).to(at::kDouble);
-  ExpectNear(GatedActivation(gate_up, sharding::Activation::kSilu), gate * at::sigmoid(gate) * gate_up.narrow(1, 53, 53).to(at::kDouble));
+  ExpectNear(GatedActivation(gate_up, sharding::Activation::kSilu),
+             gate * at::sigmoid(gate) * gate_up.narrow(1, 53, 53).to(at::kDouble));
 }
 
 TEST_P(KernelsTest, GeluTanhMultiply) {
@@ -119,29 +120,29 @@ TEST_P(KernelsTest, AttentionEqualsTheFormulaWithParentAndGroups) {
     int64_t window;
   };
   for (const Variant variant : {Variant{0, 0}, Variant{0, 3}, Variant{1.5, 0}, Variant{1.5, 2}}) {
-  shape.logit_softcap = variant.softcap;
-  shape.window = variant.window;
-  at::Tensor want = at::zeros({9, heads * e}, at::kDouble);
-  const std::vector<std::vector<int64_t>> keys = {{0, 1, 2, 3}, {0, 1, 2, 3, 4, 5, 6}, {0, 1, 2, 3, 7, 8}};
-  for (size_t r = 0; r < rows.size(); ++r) {
-    const at::Tensor index = at::tensor(keys[r], at::kLong);
-    for (int64_t i = 0; i < rows[r].num_queries; ++i) {
-      const int64_t t = rows[r].begin + i;
-      const int64_t visible = static_cast<int64_t>(keys[r].size()) - rows[r].num_queries + 1 + i;
-      for (int64_t h = 0; h < heads; ++h) {
-        const int64_t g = shape.kv_head_of[h];
-        const int64_t first = variant.window > 0 ? std::max<int64_t>(visible - variant.window, 0) : 0;
-        const at::Tensor seen = index.narrow(0, first, visible - first);
-        const at::Tensor kk = k.to(at::kDouble).index_select(0, seen).narrow(1, g * e, e);
-        const at::Tensor vv = v.to(at::kDouble).index_select(0, seen).narrow(1, g * e, e);
-        at::Tensor scores = at::mv(kk, q.to(at::kDouble)[t].narrow(0, h * e, e)) * shape.scale;
-        if (variant.softcap > 0) scores = at::tanh(scores / variant.softcap) * variant.softcap;
-        const at::Tensor p = at::softmax(scores, 0);
-        want[t].narrow(0, h * e, e).copy_(at::mv(vv.t(), p));
+    shape.logit_softcap = variant.softcap;
+    shape.window = variant.window;
+    at::Tensor want = at::zeros({9, heads * e}, at::kDouble);
+    const std::vector<std::vector<int64_t>> keys = {{0, 1, 2, 3}, {0, 1, 2, 3, 4, 5, 6}, {0, 1, 2, 3, 7, 8}};
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const at::Tensor index = at::tensor(keys[r], at::kLong);
+      for (int64_t i = 0; i < rows[r].num_queries; ++i) {
+        const int64_t t = rows[r].begin + i;
+        const int64_t visible = static_cast<int64_t>(keys[r].size()) - rows[r].num_queries + 1 + i;
+        for (int64_t h = 0; h < heads; ++h) {
+          const int64_t g = shape.kv_head_of[h];
+          const int64_t first = variant.window > 0 ? std::max<int64_t>(visible - variant.window, 0) : 0;
+          const at::Tensor seen = index.narrow(0, first, visible - first);
+          const at::Tensor kk = k.to(at::kDouble).index_select(0, seen).narrow(1, g * e, e);
+          const at::Tensor vv = v.to(at::kDouble).index_select(0, seen).narrow(1, g * e, e);
+          at::Tensor scores = at::mv(kk, q.to(at::kDouble)[t].narrow(0, h * e, e)) * shape.scale;
+          if (variant.softcap > 0) scores = at::tanh(scores / variant.softcap) * variant.softcap;
+          const at::Tensor p = at::softmax(scores, 0);
+          want[t].narrow(0, h * e, e).copy_(at::mv(vv.t(), p));
+        }
       }
     }
-  }
-  ExpectNear(Attend(shape, q, rows, {KeyValues{k, v}, {}, {}}), want);
+    ExpectNear(Attend(shape, q, rows, {KeyValues{k, v}, {}, {}}), want);
   }
 }
 

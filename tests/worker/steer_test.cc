@@ -214,16 +214,19 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
   ASSERT_TRUE(plain.ok()) << plain;
   for (const int ranks : {1, 2}) {
     for (const int64_t budget : {int64_t{16}, int64_t{4096}}) {
-      const absl::Status status = WithDecoder(folder, ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
-        std::vector<GenerationTask> tasks;
-        for (const auto& intervention : interventions) tasks.push_back({&rows, intervention});
-        GenerationOptions options;
-        options.max_new_tokens = kNew;
-        options.budget = budget;
-        BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(decoder, tasks, options));
-        EXPECT_EQ(got, want) << "ranks=" << ranks << " budget=" << budget;
-        return absl::OkStatus();
-      }, model::GemmPath::kPlain, ranks == 2 && budget > 16 ? model::Residency::kStreamed : model::Residency::kResident);
+      const absl::Status status = WithDecoder(
+          folder, ranks, at::kFloat,
+          [&](model::Decoder& decoder) -> absl::Status {
+            std::vector<GenerationTask> tasks;
+            for (const auto& intervention : interventions) tasks.push_back({&rows, intervention});
+            GenerationOptions options;
+            options.max_new_tokens = kNew;
+            options.budget = budget;
+            BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(decoder, tasks, options));
+            EXPECT_EQ(got, want) << "ranks=" << ranks << " budget=" << budget;
+            return absl::OkStatus();
+          },
+          model::GemmPath::kPlain, ranks == 2 && budget > 16 ? model::Residency::kStreamed : model::Residency::kResident);
       ASSERT_TRUE(status.ok()) << status;
     }
   }

@@ -105,8 +105,8 @@ absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, con
     view.read_rows.back().num_queries = 1;
   }
   if (view.longest > config.max_positions) {
-    return absl::InvalidArgumentError(absl::StrCat("prompt and answer are longer than the model's positions: tokens=",
-                                                   view.longest, " max=", config.max_positions));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prompt and answer are longer than the model's positions: tokens=", view.longest, " max=", config.max_positions));
   }
   if (const int64_t boundary = LongRopeBoundary(config); boundary > 0 && view.longest > boundary) {
     BEARING_RETURN_IF_ERROR(MarkLong(batch, cache, boundary, view.is_long));

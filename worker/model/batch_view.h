@@ -1,5 +1,5 @@
-// What the blocks need to know of a batch, worked out once for all of them: where each token stands, which keys each query sees,
-// which rows each intervention covers.
+// What the blocks need to know of a batch, worked out once for all of them: where each token stands, which keys each query
+// sees, which rows each intervention covers.
 #ifndef BEARING_WORKER_MODEL_BATCH_VIEW_H_
 #define BEARING_WORKER_MODEL_BATCH_VIEW_H_
 

@@ -62,8 +62,8 @@ absl::Status Decoder::LoadWeights(const DecoderOptions& options) {
     options.progress(steps, steps);
     return absl::OkStatus();
   }
-  BEARING_ASSIGN_OR_RETURN(layers_, LoadResidentLayers(loader, config().num_layers(),
-                                                       [&](int64_t done) { options.progress(done + 1, steps); }));
+  BEARING_ASSIGN_OR_RETURN(
+      layers_, LoadResidentLayers(loader, config().num_layers(), [&](int64_t done) { options.progress(done + 1, steps); }));
   return absl::OkStatus();
 }
 

@@ -108,7 +108,8 @@ class Decoder {
   absl::Status LoadWeights(const DecoderOptions& options);
 
   // Sums the ranks' parts of a write and adds it to the residual stream, normalized and with the groups' ablations applied.
-  absl::Status AddWrite(const std::vector<GroupRows>& groups, const NormGain& post_norm, at::Tensor& write, at::Tensor& x) const;
+  absl::Status AddWrite(const std::vector<GroupRows>& groups, const NormGain& post_norm, at::Tensor& write,
+                        at::Tensor& x) const;
 
   // The weights of a layer; in a stream, ranks agree that all have them.
   absl::StatusOr<const LayerWeights*> LayerAt(int64_t layer);

@@ -59,8 +59,8 @@ absl::Status Decoder::RunBranching(absl::Span<Pass> passes, size_t root, absl::S
   const auto run = [&](Active& active, int64_t first, int64_t end) -> absl::Status {
     for (int64_t layer = first; layer < end; ++layer) {
       BEARING_ASSIGN_OR_RETURN(const LayerWeights* const weights, LayerAt(layer));
-      BEARING_RETURN_IF_ERROR(RunBlock(*weights, active.pass->batch, active.view, layer, active.pass->read,
-                                       active.pass->options, active.x));
+      BEARING_RETURN_IF_ERROR(
+          RunBlock(*weights, active.pass->batch, active.view, layer, active.pass->read, active.pass->options, active.x));
     }
     return absl::OkStatus();
   };
@@ -140,8 +140,8 @@ absl::Status Decoder::RunPasses(absl::Span<Pass> passes) {
   for (size_t i = 0; i < passes.size(); ++i) {
     if (!branches[i].empty()) continue;  // Comes along with its branches.
     const int parent = passes[i].parent;
-    const int64_t more = passes[i].batch.num_tokens() +
-                         (parent >= 0 && !is_chosen[parent] ? passes[parent].batch.num_tokens() : 0);
+    const int64_t more =
+        passes[i].batch.num_tokens() + (parent >= 0 && !is_chosen[parent] ? passes[parent].batch.num_tokens() : 0);
     if (tokens + more > stream_tokens_) BEARING_RETURN_IF_ERROR(flush());
     if (parent >= 0 && !is_chosen[parent]) choose(parent);
     choose(i);

@@ -35,7 +35,8 @@ void ApplyRope(at::Tensor& x_TC, int64_t column, int64_t num_heads, int64_t head
 at::Tensor GatedActivation(const at::Tensor& gate_up, sharding::Activation activation);
 
 // out[rows[i]] += weights[i] * y[i]. out [T, D] fp32, y [N, D]; a row may come once only.
-void ScatterAddRows(at::Tensor& out_TD, const at::Tensor& y_ND, absl::Span<const int64_t> rows, absl::Span<const float> weights);
+void ScatterAddRows(at::Tensor& out_TD, const at::Tensor& y_ND, absl::Span<const int64_t> rows,
+                    absl::Span<const float> weights);
 
 // x += write for the rows [begin, end).
 void AddRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end);

@@ -88,7 +88,8 @@ std::vector<double> RopeFrequencies(const RopeSpec& spec, bool is_long) {
 RopeTable MakeRopeTable(const RopeSpec& spec, int64_t positions) {
   const int64_t half = spec.rotary_dim / 2;
   const int64_t kinds = spec.scaling == RopeScaling::kLongRope ? 2 : 1;
-  RopeTable table{at::empty({kinds * positions, half}, at::kFloat), at::empty({kinds * positions, half}, at::kFloat), positions};
+  RopeTable table{at::empty({kinds * positions, half}, at::kFloat), at::empty({kinds * positions, half}, at::kFloat),
+                  positions};
   for (int64_t kind = 0; kind < kinds; ++kind) {
     const int64_t offset = kind * positions * half;
     FillRows(spec, kind == 1, positions, table.cos.data_ptr<float>() + offset, table.sin.data_ptr<float>() + offset);

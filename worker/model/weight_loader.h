@@ -17,16 +17,16 @@
 namespace bearing::model {
 
 struct LayerWeights {
-  NormGain input_norm;          // [D]
-  Linear qkv;                   // [(H + 2 KV) * E, D] of this rank: queries, keys, values.
-  NormGain query_norm;          // [E]; empty without qk_norm.
-  NormGain key_norm;            // [E]
-  Linear attention_out;         // [D, H * E]; the bias on rank 0 only, since partial products are summed.
+  NormGain input_norm;           // [D]
+  Linear qkv;                    // [(H + 2 KV) * E, D] of this rank: queries, keys, values.
+  NormGain query_norm;           // [E]; empty without qk_norm.
+  NormGain key_norm;             // [E]
+  Linear attention_out;          // [D, H * E]; the bias on rank 0 only, since partial products are summed.
   NormGain attention_post_norm;  // [D]; empty without post_norms.
-  NormGain mlp_norm;            // [D]
-  GatedMlp mlp;                 // The bias of down as that of attention_out. Empty in a mixture.
-  MixtureWeights mixture;       // Empty in a dense layer.
-  NormGain mlp_post_norm;       // [D]
+  NormGain mlp_norm;             // [D]
+  GatedMlp mlp;                  // The bias of down as that of attention_out. Empty in a mixture.
+  MixtureWeights mixture;        // Empty in a dense layer.
+  NormGain mlp_post_norm;        // [D]
 };
 
 // What stands before and behind the layers.

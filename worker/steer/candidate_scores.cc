@@ -17,7 +17,8 @@ double Sum(const std::vector<double>& values) { return std::accumulate(values.be
 // Means over the rows of each candidate, handed on when its last rows are in, in whatever order they come.
 class Means {
  public:
-  Means(size_t candidates, size_t rows, const ScoreSink& sink) : rows_(rows), sums_(candidates), seen_(candidates), sink_(sink) {}
+  Means(size_t candidates, size_t rows, const ScoreSink& sink)
+      : rows_(rows), sums_(candidates), seen_(candidates), sink_(sink) {}
 
   absl::Status Add(size_t candidate, double sum, size_t rows) {
     sums_[candidate] += sum;
@@ -51,7 +52,8 @@ absl::Status CandidateScorer::RunBaseline() {
       batcher.AppendGroup(range, model::Intervention(), pass.batch, segments, pass.read);
       const size_t part = is_positive ? 0 : probabilities.size();
       if (!is_positive) probabilities.emplace_back();
-      pass.done = [this, is_positive, part, &positive_sum, &negative_sum, &probabilities](const at::Tensor& last) -> absl::Status {
+      pass.done = [this, is_positive, part, &positive_sum, &negative_sum,
+                   &probabilities](const at::Tensor& last) -> absl::Status {
         BEARING_ASSIGN_OR_RETURN(at::Tensor p, LocalProbabilities(decoder_, last));
         BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
         (is_positive ? positive_sum : negative_sum) += Sum(metric);
