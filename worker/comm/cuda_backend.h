@@ -21,7 +21,7 @@ struct CudaOptions {
   // Device of this rank, -1 = the rank's number among the ranks on its host.
   int device = -1;
   // Path of libbearing_cuda.so; empty = beside the running program.
-  std::string library;
+  std::string library{};
   // Use NCCL also where a group of one needs no communication (tests).
   bool nccl_alone = false;
 };
