@@ -3,7 +3,9 @@
 #define BEARING_TESTS_WORKER_COMMUNICATOR_CONFORMANCE_H_
 
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 
+#include <cmath>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -54,6 +56,30 @@ inline absl::Status ExerciseCommunicator(comm::Communicator& comm) {
   const absl::Status mine = rank == size - 1 ? absl::NotFoundError("shard 7") : absl::OkStatus();
   const absl::Status agreed = comm::AgreeOnStatus(comm, mine);
   return Check(absl::IsNotFound(agreed) && agreed.message() == "shard 7", "AgreeOnStatus error");
+}
+
+// Sums whose value depends on the order of additions: every rank gets the same bits, and gets them again.
+inline absl::Status ExerciseBits(comm::Communicator& comm) {
+  at::Generator random = at::detail::createCPUGenerator(1000 + comm.rank());
+  for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    // Sizes on both sides of where MPI changes its algorithm, some that do not divide by the ranks.
+    for (const int64_t size : {1, 7, 1000, 4097, 70001, 600011}) {
+      const at::Tensor mine = at::randn({size}, random, at::kDouble).mul_(100).to(type);
+      at::Tensor first = mine.clone();
+      BEARING_RETURN_IF_ERROR(comm.AllReduce(first, comm::ReduceOp::kSum));
+      at::Tensor second = mine.clone();
+      BEARING_RETURN_IF_ERROR(comm.AllReduce(second, comm::ReduceOp::kSum));
+      at::Tensor of_rank0 = first.clone();
+      BEARING_RETURN_IF_ERROR(comm.Broadcast(of_rank0, 0));
+      const std::string what = absl::StrCat(c10::toString(type), " size=", size);
+      BEARING_RETURN_IF_ERROR(Check(at::equal(first, second), absl::StrCat("AllReduce again: ", what).c_str()));
+      BEARING_RETURN_IF_ERROR(Check(at::equal(first, of_rank0), absl::StrCat("AllReduce on all ranks: ", what).c_str()));
+    }
+    at::Tensor top = at::full({5}, comm.rank() == comm.size() / 2 ? NAN : 1.0, type);
+    BEARING_RETURN_IF_ERROR(comm.AllReduce(top, comm::ReduceOp::kMax));
+    BEARING_RETURN_IF_ERROR(Check(top.isnan().all().item<bool>(), "AllReduce max keeps NaN"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace bearing::testing

@@ -1,22 +1,19 @@
 #include "worker/comm/mpi_communicator.h"
 
 #include <ATen/ATen.h>
-#include <c10/util/BFloat16.h>
-#define OMPI_SKIP_MPICXX 1
-#include <mpi.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <cstdio>
-#include <cstdlib>
+#include <chrono>
 #include <limits>
 #include <mutex>
 #include <numeric>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
+#include "worker/comm/mpi_process.h"
 
 namespace bearing::comm {
 namespace {
@@ -24,104 +21,19 @@ namespace {
 // MPI counts are ints: larger tensors go in pieces of this many elements.
 constexpr int64_t kMaxCount = int64_t{1} << 30;
 
-void SumBFloat16(void* in, void* inout, int* count, MPI_Datatype*) {
-  const auto* a = static_cast<const c10::BFloat16*>(in);
-  auto* b = static_cast<c10::BFloat16*>(inout);
-  for (int i = 0; i < *count; ++i) b[i] = static_cast<float>(a[i]) + static_cast<float>(b[i]);
-}
-
-void MaxBFloat16(void* in, void* inout, int* count, MPI_Datatype*) {
-  const auto* a = static_cast<const c10::BFloat16*>(in);
-  auto* b = static_cast<c10::BFloat16*>(inout);
-  for (int i = 0; i < *count; ++i) b[i] = std::max(static_cast<float>(a[i]), static_cast<float>(b[i]));
-}
-
-absl::Status MpiStatus(int code, const char* operation) {
-  if (code == MPI_SUCCESS) return absl::OkStatus();
-  char text[MPI_MAX_ERROR_STRING];
-  int length = 0;
-  MPI_Error_string(code, text, &length);
-  return absl::UnavailableError(absl::StrCat(operation, ": ", std::string(text, length)));
-}
-
-// Ends the process group when an operation overstays its limit. One thread, asleep except at a limit.
-class Watchdog {
- public:
-  Watchdog(int rank, absl::Duration timeout) : rank_(rank), timeout_(timeout) {
-    if (timeout_ > absl::ZeroDuration()) thread_ = std::thread([this] { Run(); });
-  }
-  ~Watchdog() {
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    if (thread_.joinable()) thread_.join();
-  }
-
-  void Begin(const char* operation, int64_t bytes) {
-    std::lock_guard lock(mutex_);
-    operation_ = operation;
-    bytes_ = bytes;
-    deadline_ = absl::Now() + timeout_;
-  }
-  void End() {
-    std::lock_guard lock(mutex_);
-    operation_ = nullptr;
-  }
-
- private:
-  void Run() {
-    std::unique_lock lock(mutex_);
-    while (!stop_) {
-      changed_.wait_for(lock, std::chrono::milliseconds(500));
-      if (operation_ != nullptr && absl::Now() > deadline_) {
-        std::fprintf(stderr, "bearing-worker: rank=%d operation=%s bytes=%lld did not finish within %s; ending the group\n",
-                     rank_, operation_, static_cast<long long>(bytes_), absl::FormatDuration(timeout_).c_str());
-        std::fflush(stderr);
-        MPI_Abort(MPI_COMM_WORLD, 75);
-        std::_Exit(75);
-      }
-    }
-  }
-
-  const int rank_;
-  const absl::Duration timeout_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stop_ = false;
-  const char* operation_ = nullptr;
-  int64_t bytes_ = 0;
-  absl::Time deadline_;
-  std::thread thread_;
-};
-
-class Watched {
- public:
-  Watched(Watchdog& dog, const char* operation, int64_t bytes) : dog_(dog) { dog_.Begin(operation, bytes); }
-  ~Watched() { dog_.End(); }
-
- private:
-  Watchdog& dog_;
-};
-
 class MpiCommunicatorImpl final : public MpiCommunicator {
  public:
-  MpiCommunicatorImpl(const MpiOptions& options, int rank, int size) : rank_(rank), size_(size), dog_(rank, options.timeout) {
-    MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
+  // Owns `comm`. `group` is empty for the group of all ranks.
+  MpiCommunicatorImpl(std::shared_ptr<MpiProcess> process, MPI_Comm comm, std::string group)
+      : process_(std::move(process)), group_(std::move(group)), comm_(comm) {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
-    MPI_Type_contiguous(sizeof(c10::BFloat16), MPI_BYTE, &bfloat16_);
-    MPI_Type_commit(&bfloat16_);
-    MPI_Op_create(&SumBFloat16, /*commute=*/1, &sum_bfloat16_);
-    MPI_Op_create(&MaxBFloat16, /*commute=*/1, &max_bfloat16_);
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
   }
 
   ~MpiCommunicatorImpl() override {
-    MPI_Op_free(&max_bfloat16_);
-    MPI_Op_free(&sum_bfloat16_);
-    MPI_Type_free(&bfloat16_);
+    std::lock_guard call(process_->calls());
     MPI_Comm_free(&comm_);
-    MPI_Finalize();
   }
 
   int rank() const override { return rank_; }
@@ -129,25 +41,29 @@ class MpiCommunicatorImpl final : public MpiCommunicator {
 
   absl::Status AllReduce(at::Tensor& tensor, ReduceOp op) override {
     if (size_ == 1) return absl::OkStatus();
-    BEARING_ASSIGN_OR_RETURN(const Type type, TypeOf(tensor, op));
-    Watched watched(dog_, "AllReduce", tensor.nbytes());
+    BEARING_ASSIGN_OR_RETURN(const MpiProcess::Reduction how, ReductionOf(tensor, op));
+    const Operation operation = Named("AllReduce", tensor.nbytes());
+    Watched watched(process_->watchdog(), operation);
+    std::lock_guard call(process_->calls());
     char* data = static_cast<char*>(tensor.data_ptr());
     for (int64_t done = 0; done < tensor.numel(); done += kMaxCount) {
       const int count = static_cast<int>(std::min(kMaxCount, tensor.numel() - done));
-      BEARING_RETURN_IF_ERROR(MpiStatus(
-          MPI_Allreduce(MPI_IN_PLACE, data + done * tensor.element_size(), count, type.datatype, type.op, comm_), "AllReduce"));
+      BEARING_RETURN_IF_ERROR(process_->Check(
+          MPI_Allreduce(MPI_IN_PLACE, data + done * tensor.element_size(), count, how.datatype, how.op, comm_), operation));
     }
     return absl::OkStatus();
   }
 
   absl::StatusOr<at::Tensor> AllGather(const at::Tensor& tensor) override {
     if (size_ == 1) return tensor;
-    BEARING_ASSIGN_OR_RETURN(const Type type, TypeOf(tensor, ReduceOp::kSum));
-    Watched watched(dog_, "AllGather", tensor.nbytes());
+    BEARING_ASSIGN_OR_RETURN(const MpiProcess::Reduction how, ReductionOf(tensor, ReduceOp::kSum));
+    const Operation operation = Named("AllGather", tensor.nbytes());
+    Watched watched(process_->watchdog(), operation);
+    std::lock_guard call(process_->calls());
     int64_t mine = tensor.numel();
     std::vector<int64_t> counts64(size_);
     BEARING_RETURN_IF_ERROR(
-        MpiStatus(MPI_Allgather(&mine, 1, MPI_INT64_T, counts64.data(), 1, MPI_INT64_T, comm_), "AllGather"));
+        process_->Check(MPI_Allgather(&mine, 1, MPI_INT64_T, counts64.data(), 1, MPI_INT64_T, comm_), operation));
     const int64_t total = std::accumulate(counts64.begin(), counts64.end(), int64_t{0});
     if (total > std::numeric_limits<int>::max()) return absl::InternalError(absl::StrCat("AllGather: too large: ", total));
     std::vector<int> counts(counts64.begin(), counts64.end());
@@ -157,13 +73,14 @@ class MpiCommunicatorImpl final : public MpiCommunicator {
     const int64_t row = std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
     shape[0] = row == 0 ? 0 : total / row;
     at::Tensor result = at::empty(shape, tensor.options());
-    BEARING_RETURN_IF_ERROR(MpiStatus(MPI_Allgatherv(tensor.data_ptr(), counts[rank_], type.datatype, result.data_ptr(),
-                                                     counts.data(), offsets.data(), type.datatype, comm_),
-                                      "AllGather"));
+    BEARING_RETURN_IF_ERROR(process_->Check(MPI_Allgatherv(tensor.data_ptr(), counts[rank_], how.datatype, result.data_ptr(),
+                                                           counts.data(), offsets.data(), how.datatype, comm_),
+                                            operation));
     return result;
   }
 
   absl::Status Broadcast(at::Tensor& tensor, int root) override {
+    if (!tensor.is_contiguous()) return absl::InternalError("Broadcast: a tensor given to a collective must be contiguous");
     return BroadcastRaw(static_cast<char*>(tensor.data_ptr()), static_cast<int64_t>(tensor.nbytes()), root);
   }
 
@@ -177,10 +94,17 @@ class MpiCommunicatorImpl final : public MpiCommunicator {
 
   absl::Status IdleWait(std::string& bytes, int root) override {
     if (size_ == 1) return absl::OkStatus();
+    const Operation operation = Named("IdleWait", 0);
     MPI_Request request = MPI_REQUEST_NULL;
-    BEARING_RETURN_IF_ERROR(MpiStatus(MPI_Ibarrier(comm_, &request), "IdleWait"));
+    {
+      std::lock_guard call(process_->calls());
+      BEARING_RETURN_IF_ERROR(process_->Check(MPI_Ibarrier(comm_, &request), operation));
+    }
     for (int arrived = 0;;) {
-      BEARING_RETURN_IF_ERROR(MpiStatus(MPI_Test(&request, &arrived, MPI_STATUS_IGNORE), "IdleWait"));
+      {
+        std::lock_guard call(process_->calls());
+        BEARING_RETURN_IF_ERROR(process_->Check(MPI_Test(&request, &arrived, MPI_STATUS_IGNORE), operation));
+      }
       if (arrived) break;
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
@@ -189,69 +113,65 @@ class MpiCommunicatorImpl final : public MpiCommunicator {
 
   absl::Status Barrier() override {
     if (size_ == 1) return absl::OkStatus();
-    Watched watched(dog_, "Barrier", 0);
-    return MpiStatus(MPI_Barrier(comm_), "Barrier");
+    const Operation operation = Named("Barrier", 0);
+    Watched watched(process_->watchdog(), operation);
+    std::lock_guard call(process_->calls());
+    return process_->Check(MPI_Barrier(comm_), operation);
   }
 
-  void Abort(const std::string& why) override {
-    std::fprintf(stderr, "bearing-worker: rank=%d: %s; ending the group\n", rank_, why.c_str());
-    std::fflush(stderr);
-    MPI_Abort(MPI_COMM_WORLD, 70);
-    std::_Exit(70);
+  absl::StatusOr<std::unique_ptr<Communicator>> Split(int color, int key, const std::string& name) override {
+    const Operation operation = Named("Split", 0);
+    MPI_Comm part = MPI_COMM_NULL;
+    {
+      Watched watched(process_->watchdog(), operation);
+      std::lock_guard call(process_->calls());
+      BEARING_RETURN_IF_ERROR(process_->Check(MPI_Comm_split(comm_, color, key, &part), operation));
+    }
+    return std::make_unique<MpiCommunicatorImpl>(process_, part, name);
+  }
+
+  absl::StatusOr<std::unique_ptr<SharedCounter>> MakeCounter() override { return MakeMpiCounter(process_, comm_); }
+
+  void SetStage(const std::string& stage) override { process_->watchdog().SetStage(stage); }
+
+  void Abort(const std::string& why, int exit_code) override {
+    process_->End(absl::StrCat(process_->watchdog().Place(), ": ", why), exit_code);
   }
 
  private:
-  struct Type {
-    MPI_Datatype datatype;
-    MPI_Op op;
-  };
+  Operation Named(const char* name, int64_t bytes) const { return {.name = name, .group = &group_, .bytes = bytes}; }
 
-  absl::StatusOr<Type> TypeOf(const at::Tensor& tensor, ReduceOp op) const {
+  absl::StatusOr<MpiProcess::Reduction> ReductionOf(const at::Tensor& tensor, ReduceOp op) const {
     if (!tensor.is_contiguous()) return absl::InternalError("a tensor given to a collective must be contiguous");
-    const MPI_Op plain = op == ReduceOp::kSum ? MPI_SUM : MPI_MAX;
-    switch (tensor.scalar_type()) {
-      case at::kFloat:
-        return Type{MPI_FLOAT, plain};
-      case at::kDouble:
-        return Type{MPI_DOUBLE, plain};
-      case at::kLong:
-        return Type{MPI_INT64_T, plain};
-      case at::kBFloat16:
-        return Type{bfloat16_, op == ReduceOp::kSum ? sum_bfloat16_ : max_bfloat16_};
-      default:
-        return absl::InternalError(absl::StrCat("no MPI type for ", c10::toString(tensor.scalar_type())));
-    }
+    return process_->ReductionOf(tensor.scalar_type(), op);
   }
 
   absl::Status BroadcastRaw(char* data, int64_t bytes, int root) {
     if (size_ == 1) return absl::OkStatus();
-    Watched watched(dog_, "Broadcast", bytes);
+    const Operation operation = Named("Broadcast", bytes);
+    Watched watched(process_->watchdog(), operation);
+    std::lock_guard call(process_->calls());
     for (int64_t done = 0; done < bytes; done += kMaxCount) {
       const int count = static_cast<int>(std::min(kMaxCount, bytes - done));
-      BEARING_RETURN_IF_ERROR(MpiStatus(MPI_Bcast(data + done, count, MPI_BYTE, root, comm_), "Broadcast"));
+      BEARING_RETURN_IF_ERROR(process_->Check(MPI_Bcast(data + done, count, MPI_BYTE, root, comm_), operation));
     }
     return absl::OkStatus();
   }
 
-  const int rank_;
-  const int size_;
-  Watchdog dog_;
-  MPI_Comm comm_ = MPI_COMM_NULL;
-  MPI_Datatype bfloat16_ = MPI_DATATYPE_NULL;
-  MPI_Op sum_bfloat16_ = MPI_OP_NULL;
-  MPI_Op max_bfloat16_ = MPI_OP_NULL;
+  const std::shared_ptr<MpiProcess> process_;
+  const std::string group_;
+  MPI_Comm comm_;
+  int rank_ = 0;
+  int size_ = 1;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MpiCommunicator>> MpiCommunicator::Create(const MpiOptions& options) {
-  int provided = 0;
-  BEARING_RETURN_IF_ERROR(MpiStatus(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread"));
-  int rank = 0;
-  int size = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  return std::make_unique<MpiCommunicatorImpl>(options, rank, size);
+  BEARING_ASSIGN_OR_RETURN(std::shared_ptr<MpiProcess> process, MpiProcess::Start(options.timeout));
+  MPI_Comm comm = MPI_COMM_NULL;
+  BEARING_RETURN_IF_ERROR(process->Check(MPI_Comm_dup(MPI_COMM_WORLD, &comm), {.name = "MPI_Comm_dup"}));
+  return std::make_unique<MpiCommunicatorImpl>(std::move(process), comm, "");
 }
 
 }  // namespace bearing::comm

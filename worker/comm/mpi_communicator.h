@@ -12,12 +12,12 @@
 namespace bearing::comm {
 
 struct MpiOptions {
-  // An operation that takes longer ends all ranks with a message naming rank, operation and size. Zero = no limit.
+  // An operation that takes longer ends all ranks with a message naming rank, stage, operation and size. Zero = no limit.
   absl::Duration timeout = absl::Minutes(10);
 };
 
-// Initializes MPI (THREAD_SERIALIZED) on Create and finalizes it on destruction: make exactly one in a process, on the thread
-// that uses it. Works without mpirun as a group of one.
+// Initializes MPI (THREAD_SERIALIZED) on Create and finalizes it when this and all that was split off it are destroyed: make
+// exactly one in a process, on the thread that uses it. Works without mpirun as a group of one.
 class MpiCommunicator : public Communicator {
  public:
   static absl::StatusOr<std::unique_ptr<MpiCommunicator>> Create(const MpiOptions& options);
