@@ -16,7 +16,7 @@ struct MpiOptions {
   absl::Duration timeout = absl::Minutes(10);
 };
 
-// Initializes MPI (THREAD_SERIALIZED) on Create and finalizes it when this and all that was split off it are destroyed: make
+// Initializes MPI (THREAD_MULTIPLE) on Create and finalizes it when this and all that was split off it are destroyed: make
 // exactly one in a process, on the thread that uses it. Works without mpirun as a group of one.
 class MpiCommunicator : public Communicator {
  public:

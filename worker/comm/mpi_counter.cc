@@ -1,8 +1,8 @@
-// A SharedCounter in memory of rank 0 that the others reach with MPI's one-sided operations.
+// A SharedCounter at rank 0, by one of two ways:
 //
-// Open MPI serves them without rank 0's help when all ranks are on one host (shared memory). Between hosts rank 0 has to be
-// inside MPI for them to go on, and it may be computing for minutes. So a thread of rank 0 looks into MPI every few
-// milliseconds, whenever the rank's own thread is not in there.
+// - All ranks on one host: a word of shared memory, through MPI's one-sided operations, without rank 0's help.
+// - Several hosts: messages, which a thread of rank 0 answers while the rank computes or waits. Open MPI 4.1 has no one-sided
+//   operations over TCP that work. The thread calls MPI beside the rank's own: hence THREAD_MULTIPLE.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -19,12 +19,14 @@ namespace {
 
 // A draw from another host waits for this long at most; one look costs some microseconds.
 constexpr std::chrono::milliseconds kLook{2};
+constexpr int kRequest = 1;
+constexpr int kAnswer = 2;
 
-// Gives MPI a chance to serve others until it is destroyed.
-class Progress {
+// Rank 0's value, and the thread that answers requests until it is destroyed.
+class Server {
  public:
-  Progress(MpiProcess& process, MPI_Comm comm) : process_(process), comm_(comm), thread_([this] { Run(); }) {}
-  ~Progress() {
+  explicit Server(MPI_Comm comm) : comm_(comm), thread_([this] { Run(); }) {}
+  ~Server() {
     {
       std::lock_guard lock(mutex_);
       stop_ = true;
@@ -33,31 +35,71 @@ class Progress {
     thread_.join();
   }
 
+  int64_t FetchAdd(int64_t amount) { return value_.fetch_add(amount); }
+
  private:
   void Run() {
     std::unique_lock lock(mutex_);
     while (!changed_.wait_for(lock, kLook, [this] { return stop_; })) {
-      // Whoever holds the lock is inside MPI and serves the others itself.
-      std::unique_lock call(process_.calls(), std::try_to_lock);
       int found = 0;
-      if (call.owns_lock()) MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, comm_, &found, MPI_STATUS_IGNORE);
+      MPI_Status status;
+      while (MPI_Iprobe(MPI_ANY_SOURCE, kRequest, comm_, &found, &status) == MPI_SUCCESS && found) {
+        int64_t amount = 0;
+        MPI_Recv(&amount, 1, MPI_INT64_T, status.MPI_SOURCE, kRequest, comm_, MPI_STATUS_IGNORE);
+        const int64_t before = FetchAdd(amount);
+        MPI_Send(&before, 1, MPI_INT64_T, status.MPI_SOURCE, kAnswer, comm_);
+      }
     }
   }
 
-  MpiProcess& process_;
   const MPI_Comm comm_;
+  std::atomic<int64_t> value_ = 0;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stop_ = false;
   std::thread thread_;
 };
 
-class MpiCounter final : public SharedCounter {
+class MessageCounter final : public SharedCounter {
  public:
-  MpiCounter(std::shared_ptr<MpiProcess> process, MPI_Comm comm) : process_(std::move(process)), comm_(comm) {}
+  // Owns `comm`.
+  MessageCounter(std::shared_ptr<MpiProcess> process, MPI_Comm comm) : process_(std::move(process)), comm_(comm) {
+    int rank = 0;
+    MPI_Comm_rank(comm_, &rank);
+    if (rank == 0) server_ = std::make_unique<Server>(comm_);
+  }
 
-  ~MpiCounter() override {
-    progress_.reset();
+  ~MessageCounter() override {
+    Watched watched(process_->watchdog(), {.name = "SharedCounter::~SharedCounter"});
+    std::lock_guard call(process_->calls());
+    MPI_Barrier(comm_);  // Nobody asks any more.
+    server_.reset();
+    MPI_Comm_free(&comm_);
+  }
+
+  absl::StatusOr<int64_t> FetchAdd(int64_t amount) override {
+    if (server_ != nullptr) return server_->FetchAdd(amount);
+    const Operation operation{.name = "FetchAdd", .bytes = sizeof(int64_t)};
+    Watched watched(process_->watchdog(), operation);
+    std::lock_guard call(process_->calls());
+    int64_t before = 0;
+    BEARING_RETURN_IF_ERROR(process_->Check(
+        MPI_Sendrecv(&amount, 1, MPI_INT64_T, 0, kRequest, &before, 1, MPI_INT64_T, 0, kAnswer, comm_, MPI_STATUS_IGNORE),
+        operation));
+    return before;
+  }
+
+ private:
+  const std::shared_ptr<MpiProcess> process_;
+  MPI_Comm comm_;
+  std::unique_ptr<Server> server_;  // Of rank 0.
+};
+
+class MemoryCounter final : public SharedCounter {
+ public:
+  MemoryCounter(std::shared_ptr<MpiProcess> process, MPI_Comm comm) : process_(std::move(process)), comm_(comm) {}
+
+  ~MemoryCounter() override {
     Watched watched(process_->watchdog(), {.name = "SharedCounter::~SharedCounter"});
     std::lock_guard call(process_->calls());
     if (locked_) MPI_Win_unlock_all(window_);
@@ -86,9 +128,6 @@ class MpiCounter final : public SharedCounter {
       BEARING_RETURN_IF_ERROR(process_->Check(MPI_Win_lock_all(MPI_MODE_NOCHECK, window_), operation));
       locked_ = true;
     }
-    int ranks = 0;
-    MPI_Comm_size(comm_, &ranks);
-    if (rank == 0 && ranks > 1) progress_ = std::make_unique<Progress>(*process_, comm_);
     return absl::OkStatus();
   }
 
@@ -108,18 +147,26 @@ class MpiCounter final : public SharedCounter {
   MPI_Comm comm_;  // Owned.
   MPI_Win window_ = MPI_WIN_NULL;
   bool locked_ = false;
-  std::unique_ptr<Progress> progress_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SharedCounter>> MakeMpiCounter(std::shared_ptr<MpiProcess> process, MPI_Comm parent) {
   MPI_Comm comm = MPI_COMM_NULL;
+  int here = 0;
+  int all = 0;
   {
     std::lock_guard call(process->calls());
     BEARING_RETURN_IF_ERROR(process->Check(MPI_Comm_dup(parent, &comm), {.name = "MakeCounter"}));
+    MPI_Comm host = MPI_COMM_NULL;
+    BEARING_RETURN_IF_ERROR(
+        process->Check(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host), {.name = "MakeCounter"}));
+    MPI_Comm_size(host, &here);
+    MPI_Comm_size(comm, &all);
+    MPI_Comm_free(&host);
   }
-  auto counter = std::make_unique<MpiCounter>(std::move(process), comm);
+  if (here < all) return std::make_unique<MessageCounter>(std::move(process), comm);
+  auto counter = std::make_unique<MemoryCounter>(std::move(process), comm);
   BEARING_RETURN_IF_ERROR(counter->Open());
   return counter;
 }

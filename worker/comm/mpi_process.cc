@@ -40,8 +40,9 @@ std::string Words(int code) {
 
 absl::StatusOr<std::shared_ptr<MpiProcess>> MpiProcess::Start(absl::Duration timeout) {
   int provided = 0;
-  const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
+  const int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided);
   if (code != MPI_SUCCESS) return absl::UnavailableError(absl::StrCat("MPI_Init_thread: ", Words(code)));
+  if (provided < MPI_THREAD_MULTIPLE) return absl::FailedPreconditionError("this MPI does not support MPI_THREAD_MULTIPLE");
   int rank = 0;
   int size = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);

@@ -42,7 +42,7 @@ class MpiProcess {
 
   Watchdog& watchdog() { return watchdog_; }
 
-  // MPI runs at THREAD_SERIALIZED: whoever calls it holds this. Taken for the length of the call, also of a blocking one.
+  // Held for the length of each call of MPI by the thread that communicates. Only the server of a counter calls MPI beside it.
   std::mutex& calls() { return calls_; }
 
   int rank() const { return rank_; }

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
@@ -55,23 +56,24 @@ class StoreProcess {
   c10d::TCPStore& store() { return *store_; }
   Watchdog& watchdog() { return watchdog_; }
 
-  // Returns when `key` is there, or ends the process when the group was ended.
+  // Returns when `key` is there, or ends the process when the group was ended. Asks again and again: the store's own wait with
+  // a limit writes warnings whenever the limit passes.
   void Await(const std::string& key) {
-    for (;;) {
-      try {
-        store_->wait({key}, kLook);
-        return;
-      } catch (const c10::DistNetworkError& error) {
-        Lost(error);
-      } catch (const c10::DistStoreError&) {
-        LeaveIfAborted();  // Nothing came in time.
-      }
+    constexpr std::chrono::microseconds kLongest{5000};
+    auto pause = std::chrono::microseconds(100);
+    auto next_look = std::chrono::steady_clock::now() + kLook;
+    while (!store_->check({key})) {
+      std::this_thread::sleep_for(pause);
+      pause = std::min(2 * pause, kLongest);
+      if (std::chrono::steady_clock::now() < next_look) continue;
+      LeaveIfAborted();
+      next_look = std::chrono::steady_clock::now() + kLook;
     }
   }
 
   void LeaveIfAborted() {
     try {
-      if (!store_->check({kAbortKey})) return;
+      if (ending_ || !store_->check({kAbortKey})) return;
       std::fprintf(stderr, "bearing-worker: rank=%d: ended by another rank: %s\n", rank_,
                    store_->get_to_str(kAbortKey).c_str());
     } catch (const c10::Error& error) {
@@ -84,6 +86,7 @@ class StoreProcess {
   [[noreturn]] void End(const std::string& message, int exit_code) {
     std::fprintf(stderr, "bearing-worker: %s; ending the group\n", message.c_str());
     std::fflush(stderr);
+    ending_ = true;
     try {
       for_abort_->set(kAbortKey, std::vector<uint8_t>(message.begin(), message.end()));
     } catch (const std::exception&) {
@@ -107,6 +110,7 @@ class StoreProcess {
   const absl::Duration timeout_;
   const c10::intrusive_ptr<c10d::TCPStore> store_;
   const c10::intrusive_ptr<c10d::Store> for_abort_;  // store_ may be waiting for an answer.
+  std::atomic<bool> ending_ = false;                 // By End, on any thread: its exit code counts.
   Watchdog watchdog_;                                // Last: its thread uses the rest.
 };
 
