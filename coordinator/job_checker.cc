@@ -66,6 +66,8 @@ bearing::v1::ShardPlan ToProto(const sharding::ShardPlan& plan) {
     CopyRange(rank.heads, out->mutable_heads());
     CopyRange(rank.kv_heads, out->mutable_kv_heads());
     CopyRange(rank.mlp, out->mutable_mlp());
+    CopyRange(rank.expert, out->mutable_expert());
+    CopyRange(rank.shared_expert, out->mutable_shared_expert());
     CopyRange(rank.vocab, out->mutable_vocab());
     out->set_weight_bytes(rank.weight_bytes);
   }

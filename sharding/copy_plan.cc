@@ -105,7 +105,7 @@ absl::Status Untie(const CheckpointReader& reader, CopyPlan* plan) {
     return FillStoredUnembedding(reader.entry(stored_at), embedding, at.shard, plan);
   }
   SafetensorsEntry unembedding = embedding;
-  unembedding.name = "lm_head.weight";
+  unembedding.name = reader.layout().unembedding_name();
   if (reader.shards().size() > 1 || reader.shards()[0].file_name != kSingleFileName) {
     return AddShard(reader, unembedding, at.shard, plan);
   }

@@ -59,6 +59,11 @@ absl::StatusOr<nlohmann::ordered_json> ParseOrderedJsonObject(std::string_view t
 JsonFields::JsonFields(const nlohmann::json& object, std::string_view source, std::string prefix)
     : object_(&object), source_(source), prefix_(std::move(prefix)) {}
 
+bool JsonFields::IsNull(std::string_view key) const {
+  const auto found = object_->find(key);
+  return found != object_->end() && found->is_null();
+}
+
 const nlohmann::json* JsonFields::Find(std::string_view key) const {
   const auto found = object_->find(key);
   return found == object_->end() || found->is_null() ? nullptr : &*found;

@@ -28,6 +28,9 @@ class JsonFields {
 
   bool Has(std::string_view key) const { return Find(key) != nullptr; }
 
+  // There, and null.
+  bool IsNull(std::string_view key) const;
+
   // nullptr when absent or null.
   const nlohmann::json* Find(std::string_view key) const;
 

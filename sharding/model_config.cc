@@ -8,20 +8,19 @@
 
 #include "sharding/concat.h"
 #include "sharding/json_text.h"
+#include "sharding/layer_config.h"
 #include "sharding/model_family.h"
 #include "sharding/posix_file.h"
+#include "sharding/qwen1_config.h"
 #include "sharding/rope_config.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::sharding {
 namespace {
 
-// Far above any real model, and small enough that no size computed from them overflows.
-constexpr int64_t kMaxLayers = 4096;
-constexpr int64_t kMaxWidth = int64_t{1} << 22;
-constexpr int64_t kMaxVocab = int64_t{1} << 26;
-constexpr int64_t kMaxPositions = int64_t{1} << 40;
+constexpr std::string_view kWrapperType = "gemma3";
 
+constexpr int64_t kMaxVocab = int64_t{1} << 26;
 constexpr int64_t kMaxConfigBytes = 16 << 20;
 
 absl::StatusOr<const ModelFamily*> ParseFamily(const JsonFields& config) {
@@ -42,74 +41,33 @@ absl::StatusOr<const ModelFamily*> ParseFamily(const JsonFields& config) {
   return family;
 }
 
-// Keys that change the computation or the storage in a way that nothing here implements.
-absl::Status RefuseUnsupported(const JsonFields& config) {
-  for (const std::string_view key : {"quantization_config", "compression_config"}) {
-    if (config.Has(key)) return config.Unsupported(key, "quantized weights");
+// The key of the activation and its value must be the one that the family computes. Old Gemma files say "gelu" and mean the
+// tanh form, which the published model was trained with.
+absl::Status CheckActivation(const JsonFields& config, Activation activation) {
+  const std::string_view want = activation == Activation::kSilu ? "silu" : "gelu_pytorch_tanh";
+  for (const std::string_view key : {"hidden_activation", "hidden_act"}) {
+    if (!config.Has(key)) continue;
+    BEARING_ASSIGN_OR_RETURN(const std::string act, config.String(key));
+    if (act == want || (activation == Activation::kGeluTanh && act == "gelu" && key == "hidden_act")) return absl::OkStatus();
+    return config.Unsupported(key, Concat("activation (supported for this family: ", want, ")"));
   }
-  BEARING_ASSIGN_OR_RETURN(const std::optional<JsonFields> auto_map, config.Object("auto_map"));
-  if (auto_map && auto_map->Has("AutoModelForCausalLM")) {
-    return auto_map->Unsupported("AutoModelForCausalLM", "model code of its own");
-  }
-  BEARING_ASSIGN_OR_RETURN(const std::string act, config.String("hidden_act", "silu"));
-  if (act != "silu") return config.Unsupported("hidden_act", "activation (supported: silu)");
   return absl::OkStatus();
 }
 
-absl::Status RefuseSlidingWindow(const JsonFields& config, const ModelFamily& family, int64_t layers, int64_t max_positions) {
-  const nlohmann::json* types = config.Find("layer_types");
-  if (types != nullptr) {
-    if (!types->is_array() || static_cast<int64_t>(types->size()) != layers) {
-      return config.Invalid("layer_types", Concat("want a list of ", layers, " names"));
-    }
-    for (const nlohmann::json& type : *types) {
-      if (type != "full_attention") {
-        return config.Unsupported("layer_types", Concat("attention other than full_attention: got=", type.dump()));
-      }
-    }
-    return absl::OkStatus();
+// Keys that change the computation or the storage in a way that nothing here implements.
+absl::Status RefuseUnsupported(const JsonFields& config, const ModelFamily& family) {
+  for (const std::string_view key : {"quantization_config", "compression_config"}) {
+    if (config.Has(key)) return config.Unsupported(key, "quantized weights");
   }
-  if (!family.reads_sliding_window) return absl::OkStatus();
-  BEARING_ASSIGN_OR_RETURN(const bool use, config.Bool("use_sliding_window", false));
-  if (!use) return absl::OkStatus();
-  BEARING_ASSIGN_OR_RETURN(const int64_t window, config.Int("sliding_window", 0, kMaxPositions, family.sliding_window));
-  BEARING_ASSIGN_OR_RETURN(const int64_t first, config.Int("max_window_layers", 0, kMaxPositions, family.max_window_layers));
-  // Layers from `first` on slide; a window as long as the longest text cuts nothing.
-  if (first >= layers || window >= max_positions) return absl::OkStatus();
-  return config.Unsupported("use_sliding_window",
-                            Concat("sliding-window attention (layers ", first, " to ", layers - 1, ", window ", window, ")"));
-}
-
-absl::StatusOr<bool> ParseBias(const JsonFields& config, BiasRule rule, std::string_view key) {
-  if (rule == BiasRule::kFromConfig) return config.Bool(key, false);
-  return rule == BiasRule::kAlways;
-}
-
-absl::StatusOr<LayerSpec> ParseLayer(const JsonFields& config, const ModelFamily& family, int64_t d_model) {
-  LayerSpec layer;
-  AttentionSpec& attention = layer.attention;
-  BEARING_ASSIGN_OR_RETURN(attention.num_heads, config.Int("num_attention_heads", 1, kMaxWidth));
-  BEARING_ASSIGN_OR_RETURN(attention.num_kv_heads, config.Int("num_key_value_heads", 1, kMaxWidth, attention.num_heads));
-  if (attention.num_heads % attention.num_kv_heads != 0) {
-    return config.Invalid("num_key_value_heads", Concat("want a divisor of num_attention_heads=", attention.num_heads));
+  // Qwen 1 is model code of its own, and known.
+  BEARING_ASSIGN_OR_RETURN(const std::optional<JsonFields> auto_map, config.Object("auto_map"));
+  if (auto_map && auto_map->Has("AutoModelForCausalLM") && family.names != NameStyle::kQwen1 &&
+      family.names != NameStyle::kPhi3) {
+    return auto_map->Unsupported("AutoModelForCausalLM", "model code of its own");
   }
-  if (!config.Has("head_dim") && d_model % attention.num_heads != 0) {
-    return config.Invalid("num_attention_heads", Concat("want a divisor of hidden_size=", d_model, " without head_dim"));
-  }
-  BEARING_ASSIGN_OR_RETURN(attention.head_dim, config.Int("head_dim", 1, kMaxWidth, d_model / attention.num_heads));
-  if (attention.head_dim % 2 != 0) {
-    return config.Invalid(config.Has("head_dim") ? "head_dim" : "hidden_size",
-                          Concat("want an even head size: head_dim=", attention.head_dim));
-  }
-  if (attention.num_heads * attention.head_dim > kMaxWidth) {
-    return config.Invalid("num_attention_heads", Concat("heads * head_dim is above ", kMaxWidth));
-  }
-  BEARING_ASSIGN_OR_RETURN(attention.qkv_bias, ParseBias(config, family.qkv_bias, "attention_bias"));
-  BEARING_ASSIGN_OR_RETURN(attention.o_bias, ParseBias(config, family.o_bias, "attention_bias"));
-  attention.scale = 1.0 / std::sqrt(static_cast<double>(attention.head_dim));
-  BEARING_ASSIGN_OR_RETURN(layer.mlp.intermediate_size, config.Int("intermediate_size", 1, kMaxWidth));
-  BEARING_ASSIGN_OR_RETURN(layer.mlp.bias, ParseBias(config, family.mlp_bias, "mlp_bias"));
-  return layer;
+  BEARING_ASSIGN_OR_RETURN(const bool bidirectional, config.Bool("use_bidirectional_attention", false));
+  if (bidirectional) return config.Unsupported("use_bidirectional_attention", "attention that is not causal");
+  return CheckActivation(config, family.activation);
 }
 
 absl::StatusOr<DType> ParseDType(const JsonFields& config) {
@@ -136,29 +94,60 @@ absl::Status AppendEosIds(const JsonFields& config, std::vector<int64_t>* ids) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<ModelConfig> ParseTextModel(const JsonFields& config, const ModelFamily& family) {
+  ModelConfig model;
+  model.family = std::string(family.model_type);
+  model.names = family.names;
+  BEARING_ASSIGN_OR_RETURN(model.d_model, config.Int("hidden_size", 1, kMaxWidth));
+  BEARING_ASSIGN_OR_RETURN(
+      model.vocab_size,
+      config.Int("vocab_size", 1, kMaxVocab, family.vocab_size > 0 ? std::optional(family.vocab_size) : std::nullopt));
+  BEARING_ASSIGN_OR_RETURN(model.max_positions, config.Int("max_position_embeddings", 1, kMaxPositions, family.max_positions));
+  BEARING_ASSIGN_OR_RETURN(model.norm.eps, config.Number("rms_norm_eps", family.norm_eps));
+  if (model.norm.eps < 0.0) return config.Invalid("rms_norm_eps", "want a number that is not negative");
+  model.norm.unit_offset = family.unit_offset_norm;
+  BEARING_ASSIGN_OR_RETURN(model.layers, ParseLayers(config, family, model.d_model));
+  BEARING_ASSIGN_OR_RETURN(
+      model.ropes, ParseRopes(config, family, model.layers.front().attention.head_dim, model.max_positions));
+  if (family.scaled_embedding) model.embedding_scale = std::sqrt(static_cast<double>(model.d_model));
+  if (family.softcaps && !config.IsNull("final_logit_softcapping")) {
+    BEARING_ASSIGN_OR_RETURN(model.final_logit_softcap, config.Number("final_logit_softcapping", family.final_softcap));
+    if (model.final_logit_softcap < 0.0) return config.Invalid("final_logit_softcapping", "want a number that is not negative");
+  }
+  BEARING_ASSIGN_OR_RETURN(model.tied_embeddings, config.Bool("tie_word_embeddings", family.tied_embeddings));
+  BEARING_ASSIGN_OR_RETURN(model.dtype, ParseDType(config));
+  BEARING_RETURN_IF_ERROR(AppendEosIds(config, &model.eos_token_ids));
+  return model;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_view source) {
   BEARING_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJsonObject(json, source));
-  const JsonFields config(document, source);
-  BEARING_ASSIGN_OR_RETURN(const ModelFamily* const family, ParseFamily(config));
-  BEARING_RETURN_IF_ERROR(RefuseUnsupported(config));
+  const JsonFields file(document, source);
+  BEARING_ASSIGN_OR_RETURN(const ModelFamily* family, ParseFamily(file));
+  BEARING_RETURN_IF_ERROR(RefuseUnsupported(file, *family));
+  if (family->names == NameStyle::kQwen1) {
+    BEARING_ASSIGN_OR_RETURN(const nlohmann::json translated, TranslateQwen1Config(file));
+    return ParseTextModel(JsonFields(translated, source), *family);
+  }
+  if (family->model_type != kWrapperType) return ParseTextModel(file, *family);
 
-  ModelConfig model;
-  model.family = std::string(family->model_type);
-  BEARING_ASSIGN_OR_RETURN(model.d_model, config.Int("hidden_size", 1, kMaxWidth));
-  BEARING_ASSIGN_OR_RETURN(model.vocab_size, config.Int("vocab_size", 1, kMaxVocab));
-  BEARING_ASSIGN_OR_RETURN(model.max_positions, config.Int("max_position_embeddings", 1, kMaxPositions, family->max_positions));
-  BEARING_ASSIGN_OR_RETURN(model.norm.eps, config.Number("rms_norm_eps", model.norm.eps));
-  if (model.norm.eps < 0.0) return config.Invalid("rms_norm_eps", "want a number that is not negative");
-  BEARING_ASSIGN_OR_RETURN(model.rope, ParseRope(config, model.max_positions));
-  BEARING_ASSIGN_OR_RETURN(const int64_t layers, config.Int("num_hidden_layers", 1, kMaxLayers));
-  BEARING_RETURN_IF_ERROR(RefuseSlidingWindow(config, *family, layers, model.max_positions));
-  BEARING_ASSIGN_OR_RETURN(const LayerSpec layer, ParseLayer(config, *family, model.d_model));
-  model.layers.assign(static_cast<size_t>(layers), layer);
-  BEARING_ASSIGN_OR_RETURN(model.tied_embeddings, config.Bool("tie_word_embeddings", false));
-  BEARING_ASSIGN_OR_RETURN(model.dtype, ParseDType(config));
-  BEARING_RETURN_IF_ERROR(AppendEosIds(config, &model.eos_token_ids));
+  // What the text model leaves out, the wrapper says.
+  BEARING_ASSIGN_OR_RETURN(const std::optional<JsonFields> text, file.Object("text_config"));
+  if (!text) return file.Invalid("text_config", "want the config of the text model");
+  BEARING_ASSIGN_OR_RETURN(const ModelFamily* const text_family, ParseFamily(*text));
+  if (!text_family->local_rope) return text->Unsupported("model_type", "text model in this wrapper (supported: gemma3_text)");
+  BEARING_RETURN_IF_ERROR(RefuseUnsupported(*text, *text_family));
+  BEARING_ASSIGN_OR_RETURN(ModelConfig model, ParseTextModel(*text, *text_family));
+  model.wrapped = true;
+  BEARING_ASSIGN_OR_RETURN(model.tied_embeddings, file.Bool("tie_word_embeddings", model.tied_embeddings));
+  if (file.Has("dtype") || file.Has("torch_dtype")) {
+    BEARING_ASSIGN_OR_RETURN(model.dtype, ParseDType(file));
+  }
+  model.eos_token_ids.clear();
+  BEARING_RETURN_IF_ERROR(AppendEosIds(file, &model.eos_token_ids));
+  BEARING_RETURN_IF_ERROR(AppendEosIds(*text, &model.eos_token_ids));
   return model;
 }
 

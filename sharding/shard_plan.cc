@@ -8,22 +8,39 @@
 namespace bearing::sharding {
 namespace {
 
-absl::Status CheckUniform(const ModelConfig& config) {
+// The widths that are cut; 0 where no layer has such a part.
+struct Widths {
+  AttentionSpec attention;
+  int64_t mlp = 0;
+  int64_t expert = 0;
+  int64_t shared_expert = 0;
+};
+
+// Takes `value` of a layer over; false when another layer had another.
+bool Take(int64_t value, int64_t* width) {
+  if (value == 0) return true;
+  if (*width != 0 && *width != value) return false;
+  *width = value;
+  return true;
+}
+
+absl::StatusOr<Widths> UniformWidths(const ModelConfig& config) {
   if (config.layers.empty()) return absl::FailedPreconditionError("model has no layers");
-  const LayerSpec& first = config.layers.front();
-  for (size_t i = 1; i < config.layers.size(); ++i) {
+  Widths widths{.attention = config.layers.front().attention};
+  for (size_t i = 0; i < config.layers.size(); ++i) {
     const LayerSpec& layer = config.layers[i];
-    if (layer.attention.num_heads != first.attention.num_heads ||
-        layer.attention.num_kv_heads != first.attention.num_kv_heads || layer.attention.head_dim != first.attention.head_dim ||
-        layer.mlp.intermediate_size != first.mlp.intermediate_size) {
-      return absl::FailedPreconditionError(Concat("layers differ in their attention or MLP shape: layer=", i));
-    }
+    const bool same = layer.attention.num_heads == widths.attention.num_heads &&
+                      layer.attention.num_kv_heads == widths.attention.num_kv_heads &&
+                      layer.attention.head_dim == widths.attention.head_dim &&
+                      Take(layer.mlp.intermediate_size, &widths.mlp) && Take(layer.moe.expert_size, &widths.expert) &&
+                      Take(layer.moe.shared_size, &widths.shared_expert);
+    if (!same) return absl::FailedPreconditionError(Concat("layers differ in their attention or MLP shape: layer=", i));
   }
-  return absl::OkStatus();
+  return widths;
 }
 
 absl::Status CheckEnough(std::string_view what, int64_t have, int64_t ranks) {
-  if (have >= ranks) return absl::OkStatus();
+  if (have == 0 || have >= ranks) return absl::OkStatus();
   return absl::FailedPreconditionError(
       Concat("too many ranks for the model: a rank would hold no ", what, ": ranks=", ranks, " ", what, "s=", have));
 }
@@ -59,19 +76,21 @@ Range EvenRange(int64_t total, int64_t parts, int64_t index) {
 
 absl::StatusOr<ShardPlan> MakeShardPlan(const ModelConfig& config, const ParamLayout& layout, int64_t ranks) {
   if (ranks < 1) return absl::InvalidArgumentError(Concat("a plan needs at least one rank: ranks=", ranks));
-  BEARING_RETURN_IF_ERROR(CheckUniform(config));
-  const AttentionSpec& attention = config.layers.front().attention;
-  const int64_t mlp = config.layers.front().mlp.intermediate_size;
-  BEARING_RETURN_IF_ERROR(CheckEnough("attention head", attention.num_heads, ranks));
-  BEARING_RETURN_IF_ERROR(CheckEnough("MLP column", mlp, ranks));
+  BEARING_ASSIGN_OR_RETURN(const Widths widths, UniformWidths(config));
+  BEARING_RETURN_IF_ERROR(CheckEnough("attention head", widths.attention.num_heads, ranks));
+  BEARING_RETURN_IF_ERROR(CheckEnough("MLP column", widths.mlp, ranks));
+  BEARING_RETURN_IF_ERROR(CheckEnough("expert column", widths.expert, ranks));
+  BEARING_RETURN_IF_ERROR(CheckEnough("shared expert column", widths.shared_expert, ranks));
   BEARING_RETURN_IF_ERROR(CheckEnough("vocabulary row", config.vocab_size, ranks));
 
   ShardPlan plan;
   plan.ranks.resize(static_cast<size_t>(ranks));
   for (int64_t rank = 0; rank < ranks; ++rank) {
     RankPlan& part = plan.ranks[static_cast<size_t>(rank)];
-    CutAttention(attention, ranks, rank, &part);
-    part.mlp = EvenRange(mlp, ranks, rank);
+    CutAttention(widths.attention, ranks, rank, &part);
+    part.mlp = EvenRange(widths.mlp, ranks, rank);
+    part.expert = EvenRange(widths.expert, ranks, rank);
+    part.shared_expert = EvenRange(widths.shared_expert, ranks, rank);
     part.vocab = EvenRange(config.vocab_size, ranks, rank);
     for (const ParamEntry& entry : layout.entries()) {
       part.weight_bytes += SliceOf(entry, part).size() * ElementsPerCut(entry) * DTypeSize(config.dtype);
@@ -91,6 +110,10 @@ Range SliceOf(const ParamEntry& entry, const RankPlan& rank) {
       return scaled(rank.kv_heads);
     case CutBy::kMlp:
       return scaled(rank.mlp);
+    case CutBy::kExpert:
+      return scaled(rank.expert);
+    case CutBy::kSharedExpert:
+      return scaled(rank.shared_expert);
     case CutBy::kVocab:
       return scaled(rank.vocab);
   }

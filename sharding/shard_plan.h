@@ -1,7 +1,8 @@
 // How a model is cut over tensor-parallel ranks: element ranges, uneven but near-equal, so that any size works.
 //
 // Attention is cut by KV group (a KV head with its query heads) while there are at least as many KV heads as ranks; else by
-// query head, each rank holding a copy of the KV heads its query heads read. The MLP is cut by column, the vocabulary by row.
+// query head, each rank holding a copy of the KV heads its query heads read. The MLP and every expert are cut by column, the
+// vocabulary by row.
 // A plan is a pure function of the config and the number of ranks. Every stored element is owned by exactly one rank: the
 // lowest that holds it.
 #ifndef BEARING_SHARDING_SHARD_PLAN_H_
@@ -29,7 +30,9 @@ Range EvenRange(int64_t total, int64_t parts, int64_t index);
 struct RankPlan {
   Range heads;               // Query heads.
   Range kv_heads;            // KV heads that these query heads read: [heads.begin / g, (heads.end - 1) / g + 1).
-  Range mlp;                 // Columns of the MLP.
+  Range mlp;                 // Columns of a dense MLP.
+  Range expert;              // Columns of each expert of a mixture.
+  Range shared_expert;       // Columns of the shared expert.
   Range vocab;               // Rows of the embedding and the unembedding.
   int64_t weight_bytes = 0;  // At the dtype of the disk.
 };
@@ -40,7 +43,7 @@ struct ShardPlan {
 };
 
 // InvalidArgument when ranks < 1; FailedPrecondition when a rank would hold no query head, column or vocabulary row.
-// All layers must share one attention and one MLP shape (true of every family here).
+// All layers must share one attention shape, all dense MLPs one width, and all mixtures one (true of every family here).
 absl::StatusOr<ShardPlan> MakeShardPlan(const ModelConfig& config, const ParamLayout& layout, int64_t ranks);
 
 // The range of `entry` on its cut axis, in elements, that a rank with plan `rank` holds; the whole axis for kNone.

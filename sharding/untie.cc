@@ -59,6 +59,9 @@ absl::StatusOr<std::string> AddToIndex(std::string_view index_text, std::string_
 absl::StatusOr<std::string> UntieConfig(std::string_view config_text, std::string_view source) {
   BEARING_ASSIGN_OR_RETURN(nlohmann::ordered_json config, ParseOrderedJsonObject(config_text, source));
   config["tie_word_embeddings"] = false;
+  // The text model of a wrapper says it a second time.
+  const auto text = config.find("text_config");
+  if (text != config.end() && text->is_object()) (*text)["tie_word_embeddings"] = false;
   return FileText(config);
 }
 

@@ -58,7 +58,8 @@ absl::StatusOr<sharding::ShardPlan> PlanOf(const bearing::v1::Lease& lease, cons
     const bearing::v1::RankPlan& given = lease.plan().ranks(r);
     const sharding::RankPlan& own = plan.ranks[r];
     if (!(FromProto(given.heads()) == own.heads && FromProto(given.kv_heads()) == own.kv_heads &&
-          FromProto(given.mlp()) == own.mlp && FromProto(given.vocab()) == own.vocab)) {
+          FromProto(given.mlp()) == own.mlp && FromProto(given.expert()) == own.expert &&
+          FromProto(given.shared_expert()) == own.shared_expert && FromProto(given.vocab()) == own.vocab)) {
       return absl::FailedPreconditionError(
           absl::StrCat("the coordinator's plan differs from this worker's (model changed, or versions differ): rank=", r));
     }

@@ -114,7 +114,7 @@ absl::Status Trace(comm::Communicator& comm, const TraceOptions& options) {
   const auto n = static_cast<int64_t>(rows->size());
   at::Tensor residual = at::empty({n, num_layers + 1, reader.config().d_model}, at::kFloat);
   at::Tensor logits = comm.rank() == 0 ? at::empty({n, reader.config().vocab_size}, at::kFloat) : at::Tensor();
-  const steer::RowBatcher batcher(*rows, /*keep=*/1);
+  const steer::RowBatcher batcher(reader.config(), *rows, /*keep=*/1);
   for (const steer::RowRange range : batcher.Cut(steer::TokenBudget(reader.config(), int64_t{1} << 30))) {
     model::PackedBatch batch;
     std::vector<int> segments;

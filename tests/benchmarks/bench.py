@@ -23,6 +23,7 @@ def arguments():
     parser.add_argument("--train", type=int, default=32, help="prompts a side")
     parser.add_argument("--validation", type=int, default=16, help="prompts a side")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--logits", default="all,last", help="what the baseline computes: every position's logits, or the last's only")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--batch-sizes", default="16,32")
     parser.add_argument("--token-ids", default="40,2121")
@@ -71,6 +72,7 @@ def baseline(a, model, folder):
                     "--negative", merged_prompts(folder, "harmless", a), f"--token-ids={a.token_ids}", "--train-count", str(a.train),
                     "--validation-count", str(a.validation), f"--layers={a.layers}", f"--positions={a.positions}",
                     "--dtype", a.dtype, "--threads", str(a.threads), "--batch-sizes", a.batch_sizes, "--phases", "collect,select",
+                    "--logits", a.logits,
                     "--out", out], check=True, stdout=subprocess.DEVNULL)
     return json.loads(out.read_text())
 
@@ -107,7 +109,7 @@ def main():
         saved = None if a.skip_savings else savings(a, model, folder)
     phases = plain["phases"]
     ratios = {}
-    for logits in ("all", "last"):
+    for logits in a.logits.split(","):
         ratios[f"collect, plain with {logits} logits"] = phases["collect"][logits]["seconds"] / every["collect"]
         ratios[f"select complete, plain with {logits} logits"] = phases["select"][logits]["seconds"] / every["select"]
         ratios[f"select cheap first, plain with {logits} logits"] = phases["select"][logits]["seconds"] / cheap["select"]
@@ -117,7 +119,7 @@ def main():
     result = {"model": model.name, "dtype": a.dtype, "threads": a.threads, "processor": plain["processor"], "versions": plain["versions"],
               "candidates": len(full["candidates"]), "train": a.train, "validation": a.validation,
               "seconds": {"bearing": every, "bearing cheap first": cheap,
-                          "plain": {p: {k: phases[p][k]["seconds"] for k in ("all", "last")} for p in ("collect", "select")}},
+                          "plain": {p: {k: phases[p][k]["seconds"] for k in a.logits.split(",")} for p in ("collect", "select")}},
               "times_as_fast": ratios, "savings": saved, "kl_max": kl_max,
               "chosen": {"plain": choice(phases["select"]["candidates"], kl_max, a, full["num_layers"]), "bearing complete": choice(full["candidates"], kl_max, a, full["num_layers"]),
                          "bearing cheap first": {"layer": pick["layer"], "position": pick["position"]}},

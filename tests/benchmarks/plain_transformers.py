@@ -3,7 +3,8 @@
 
     plain_transformers.py --model DIR --positive FILE --negative FILE --token-ids 40,2121 --threads 2 --dtype float32
         [--train-count 32] [--validation-count 16] [--layers 10-12] [--positions=-1] [--generate 64 --max-new-tokens 32]
-        [--batch-sizes 8,16,32,64] [--phases collect,select,generate] [--repeat 1] [--out FILE.json]
+        [--batch-sizes 8,16,32,64] [--phases collect,select,generate] [--logits all,last] [--repeat 1]
+        [--out FILE.json]
 
 Each phase runs in this one process at every batch size listed and its best time counts, so that the baseline is not slow by
 a bad choice. `logits: all` is what a plain forward call computes; `logits: last` asks transformers for the last position only
@@ -69,30 +70,30 @@ class Bench:
 
     def collect(self):
         found = []
-        for last in (False, True):
+        for logits in self.arguments.logits:
             for size in self.sizes(max(map(len, self.train))):
-                means, seconds = timed(lambda: refusal_direction.collect(self.runner(size, last), *self.train,
+                means, seconds = timed(lambda: refusal_direction.collect(self.runner(size, logits == "last"), *self.train,
                                                                          self.num_positions), self.arguments.repeat)
-                found.append({"logits": "last" if last else "all", "batch_size": size, "seconds": seconds})
+                found.append({"logits": logits, "batch_size": size, "seconds": seconds})
         return means, found
 
     def select(self, means):
         """The batch size is chosen on one candidate, then all candidates run with it."""
         layers, positions = self.arguments.layers, self.arguments.positions
         found = []
-        for last in (False, True):
+        for logits in self.arguments.logits:
             trials = []
             for size in self.sizes(max(map(len, self.validation))):
-                runner = self.runner(size, last)
+                runner = self.runner(size, logits == "last")
                 baseline = runner.last_logits(self.validation[1])
                 _, seconds = timed(lambda: refusal_direction.score(runner, means["mean_difference"][-1, 1], 1, *self.validation,
                                                                    baseline, self.arguments.token_ids), 1)
                 trials.append({"batch_size": size, "seconds": seconds})
             size = best_of(trials)["batch_size"]
             candidates, seconds = timed(lambda: refusal_direction.select(
-                self.runner(size, last), means["mean_difference"], *self.validation, self.arguments.token_ids,
+                self.runner(size, logits == "last"), means["mean_difference"], *self.validation, self.arguments.token_ids,
                 positions, layers), self.arguments.repeat)
-            found.append({"logits": "last" if last else "all", "batch_size": size, "seconds": seconds,
+            found.append({"logits": logits, "batch_size": size, "seconds": seconds,
                           "seconds_per_candidate": seconds / len(candidates), "one_candidate": trials})
         return candidates, found
 
@@ -143,6 +144,7 @@ def main():
     parser.add_argument("--dtype", choices=list(plain_model.DTYPES), default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--phases", default="collect,select,generate")
+    parser.add_argument("--logits", type=lambda text: text.split(","), default=["all", "last"])
     parser.add_argument("--repeat", type=int, default=1, help="runs of each; the best counts")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -163,7 +165,7 @@ def main():
     if "collect" in phases or "select" in phases:
         means, found = bench.collect()
         report["phases"]["collect"] = {logits: best_of([f for f in found if f["logits"] == logits])
-                                       for logits in ("all", "last")} | {"trials": found}
+                                       for logits in arguments.logits} | {"trials": found}
     if "select" in phases:
         candidates, found = bench.select(means)
         report["phases"]["select"] = {f["logits"]: f for f in found} | {

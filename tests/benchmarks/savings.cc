@@ -36,7 +36,7 @@ double BestSeconds(const std::function<absl::Status()>& work, absl::Status& stat
 // One forward of all rows under one ablation a candidate, cut in batches of `budget`.
 absl::Status Ablate(model::Decoder& decoder, const steer::Rows& rows, const std::vector<steer::CandidateVector>& candidates,
                     int64_t keep, int64_t budget, bool logits_everywhere) {
-  const steer::RowBatcher batcher(rows, keep);
+  const steer::RowBatcher batcher(decoder.config(), rows, keep);
   for (size_t c = 0; c < candidates.size();) {
     model::PackedBatch batch;
     std::vector<int> segments;

@@ -93,7 +93,7 @@ TEST(DecoderGroupsTest, GroupsOfOneBatchGiveWhatSeparateBatchesGive) {
     model::PackedBatch batch;
     std::vector<int> segments;
     std::vector<int64_t> read;
-    const steer::RowBatcher batcher(rows, 1);
+    const steer::RowBatcher batcher(decoder.config(), rows, 1);
     for (const char* kind : {"plain", "ablated", "added"}) {
       batcher.AppendGroup({0, rows.size()}, InterventionOf("llama-tied", kind, d), batch, segments, read);
     }
@@ -124,7 +124,7 @@ TEST(DecoderGroupsTest, AblatedStreamHasNoComponentAlongTheDirectionAnywhere) {
     std::vector<int> segments;
     std::vector<int64_t> read;
     const steer::Rows rows = RowsOf(golden);
-    steer::RowBatcher(rows, 1).AppendGroup({0, rows.size()}, ablation, batch, segments, read);
+    steer::RowBatcher(decoder.config(), rows, 1).AppendGroup({0, rows.size()}, ablation, batch, segments, read);
     model::RunOptions options;
     options.observe = [&](int64_t layer, const at::Tensor& x) {
       const double along = at::amax(at::abs(at::mv(x, r))).item<double>();

@@ -39,9 +39,9 @@ at::Tensor RandomUnit(int64_t d, int seed) {
 
 TEST(RowBatcherTest, CutsByTokensAndSharesThePrefix) {
   const Rows rows = {{1, 2, 3, 4}, {1, 2, 3, 5, 6}, {1, 2, 9}};
-  const RowBatcher batcher(rows, 1);
+  const RowBatcher batcher({}, rows, 1);
   EXPECT_EQ(batcher.prefix(), 2);
-  EXPECT_EQ(RowBatcher(rows, 2).prefix(), 1);
+  EXPECT_EQ(RowBatcher({}, rows, 2).prefix(), 1);
   EXPECT_EQ(batcher.TokensOf({0, 3}), 2 + 2 + 3 + 1);
   const auto ranges = batcher.Cut(7);
   ASSERT_EQ(ranges.size(), 2u);
@@ -50,7 +50,7 @@ TEST(RowBatcherTest, CutsByTokensAndSharesThePrefix) {
   EXPECT_EQ(batcher.Cut(1000).size(), 1u);
   EXPECT_EQ(batcher.Cut(1000, 2).size(), 2u);
   const Rows one = {{4, 4, 4}};
-  EXPECT_EQ(RowBatcher(one, 1).prefix(), 0);
+  EXPECT_EQ(RowBatcher({}, one, 1).prefix(), 0);
 }
 
 TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {

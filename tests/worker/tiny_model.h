@@ -88,7 +88,7 @@ inline absl::Status RunTinyTrace(model::Decoder& decoder, const steer::Rows& row
   std::vector<int> segments;
   std::vector<int64_t> read;
   if (share_prefix) {
-    steer::RowBatcher(rows, 1).AppendGroup({0, rows.size()}, intervention, batch, segments, read);
+    steer::RowBatcher(decoder.config(), rows, 1).AppendGroup({0, rows.size()}, intervention, batch, segments, read);
   } else {
     batch.BeginGroup(intervention);
     for (const auto& row : rows) {

@@ -38,19 +38,26 @@ BEARING_MULTIVERSION void MultiplySmall(const float* a, int64_t lda, const float
   }
 }
 
-// Softmax of scale * s over the first `visible` columns; the rest becomes 0.
-BEARING_MULTIVERSION void SoftmaxRow(float* s, float scale, int64_t visible, int64_t width) {
-  float top = s[0];
-  for (int64_t j = 1; j < visible; ++j) top = std::max(top, s[j]);
+// s <- cap * tanh(scale * s / cap).
+BEARING_MULTIVERSION void SoftcapRow(float* s, float scale, float cap, int64_t n) {
+  const float twice = 2.0f * scale / cap;
+  for (int64_t j = 0; j < n; ++j) s[j] = cap * (1.0f - 2.0f / (1.0f + FastExp(twice * s[j])));
+}
+
+// Softmax of scale * s over the columns [first, end); the rest becomes 0.
+BEARING_MULTIVERSION void SoftmaxRow(float* s, float scale, int64_t first, int64_t end, int64_t width) {
+  float top = s[first];
+  for (int64_t j = first + 1; j < end; ++j) top = std::max(top, s[j]);
   float sum = 0;
-  for (int64_t j = 0; j < visible; ++j) {
+  for (int64_t j = first; j < end; ++j) {
     const float e = FastExp((s[j] - top) * scale);
     s[j] = e;
     sum += e;
   }
   const float inverse = 1.0f / sum;
-  for (int64_t j = 0; j < visible; ++j) s[j] *= inverse;
-  for (int64_t j = visible; j < width; ++j) s[j] = 0;
+  for (int64_t j = 0; j < first; ++j) s[j] = 0;
+  for (int64_t j = first; j < end; ++j) s[j] *= inverse;
+  for (int64_t j = end; j < width; ++j) s[j] = 0;
 }
 
 inline void Load(const float* in, float* out, int64_t n) { std::memcpy(out, in, n * sizeof(float)); }
@@ -74,8 +81,9 @@ struct Scratch {
 };
 
 template <typename T>
-void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const AttentionRow& row, int64_t kv_head,
-               absl::Span<const int64_t> heads, at::Tensor& result, Scratch& scratch) {
+void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const AttentionRow& row,
+               const std::array<KeyValues, 3>& sources, int64_t kv_head, absl::Span<const int64_t> heads, at::Tensor& result,
+               Scratch& scratch) {
   const int64_t e = shape.head_dim;
   const int64_t e_padded = RoundUp(e, kTile);
   const int64_t s = row.num_queries;
@@ -95,11 +103,14 @@ void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const Att
   int64_t at = 0;
   for (int i = 0; i < row.num_spans; ++i) {
     const KeySpan& span = row.spans[i];
-    const T* keys = span.keys->const_data_ptr<T>() + span.begin * span.keys->stride(0) + kv_head * e;
-    const T* values = span.values->const_data_ptr<T>() + span.begin * span.values->stride(0) + kv_head * e;
+    const KeyValues& source = sources[static_cast<size_t>(span.source)];
+    const int64_t key_step = source.keys.stride(0);
+    const int64_t value_step = source.values.stride(0);
+    const T* keys = source.keys.const_data_ptr<T>() + span.begin * key_step + kv_head * e;
+    const T* values = source.values.const_data_ptr<T>() + span.begin * value_step + kv_head * e;
     for (int64_t j = 0; j < span.count; ++j, ++at) {
-      Load(keys + j * span.keys->stride(0), scratch.keys.data() + at * e, e);
-      Load(values + j * span.values->stride(0), scratch.values.data() + at * e_padded, e);
+      Load(keys + j * key_step, scratch.keys.data() + at * e, e);
+      Load(values + j * value_step, scratch.values.data() + at * e_padded, e);
     }
   }
   Transpose(scratch.keys.data(), n, e, scratch.keys_transposed.data(), n_padded);
@@ -112,8 +123,14 @@ void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const Att
   }
   MultiplySmall(scratch.queries.data(), e, scratch.keys_transposed.data(), n_padded, scratch.scores.data(), n_padded, m, e,
                 n_padded);
+  const auto scale = static_cast<float>(shape.scale);
+  const auto cap = static_cast<float>(shape.logit_softcap);
   for (int64_t r = 0; r < m; ++r) {
-    SoftmaxRow(scratch.scores.data() + r * n_padded, static_cast<float>(shape.scale), n - s + 1 + r % s, n_padded);
+    float* const scores = scratch.scores.data() + r * n_padded;
+    const int64_t end = n - s + 1 + r % s;
+    const int64_t first = shape.window > 0 ? std::max<int64_t>(end - shape.window, 0) : 0;
+    if (cap > 0) SoftcapRow(scores + first, scale, cap, end - first);
+    SoftmaxRow(scores, cap > 0 ? 1.0f : scale, first, end, n_padded);
   }
   MultiplySmall(scratch.scores.data(), n_padded, scratch.values.data(), e_padded, scratch.out.data(), e_padded, m, n, e_padded);
 
@@ -127,7 +144,8 @@ void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const Att
 
 }  // namespace
 
-at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::Span<const AttentionRow> rows) {
+at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::Span<const AttentionRow> rows,
+                  const std::array<KeyValues, 3>& sources) {
   at::Tensor result = at::empty({queries.size(0), shape.num_heads * shape.head_dim}, queries.options());
   std::vector<std::vector<int64_t>> heads_of(shape.num_kv_heads);
   for (int64_t h = 0; h < shape.num_heads; ++h) heads_of[shape.kv_head_of[h]].push_back(h);
@@ -138,9 +156,9 @@ at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::
       const AttentionRow& row = rows[unit / shape.num_kv_heads];
       const int64_t kv_head = unit % shape.num_kv_heads;
       if (queries.scalar_type() == at::kFloat) {
-        AttendRow<float>(shape, queries, row, kv_head, heads_of[kv_head], result, scratch);
+        AttendRow<float>(shape, queries, row, sources, kv_head, heads_of[kv_head], result, scratch);
       } else {
-        AttendRow<c10::BFloat16>(shape, queries, row, kv_head, heads_of[kv_head], result, scratch);
+        AttendRow<c10::BFloat16>(shape, queries, row, sources, kv_head, heads_of[kv_head], result, scratch);
       }
     }
   });

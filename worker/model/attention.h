@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -11,10 +12,18 @@
 
 namespace bearing::model {
 
-// Consecutive keys and values of one sequence: `count` rows of a [*, kv_heads * head_dim] matrix starting at `begin`.
+// Where keys and values of a sequence lie.
+enum class KeySource { kBatch, kPrefill, kDecoded };
+
+// Keys and values of one source, [*, kv_heads * head_dim] with any row stride.
+struct KeyValues {
+  at::Tensor keys;
+  at::Tensor values;
+};
+
+// Consecutive keys and values of one sequence: `count` rows of the source starting at `begin`.
 struct KeySpan {
-  const at::Tensor* keys = nullptr;
-  const at::Tensor* values = nullptr;
+  KeySource source = KeySource::kBatch;
   int64_t begin = 0;
   int64_t count = 0;
 };
@@ -33,13 +42,17 @@ struct AttentionShape {
   int64_t num_kv_heads = 0;  // Of this rank.
   int64_t head_dim = 0;
   double scale = 0;
+  double logit_softcap = 0;  // s <- c tanh(s / c); 0 = off.
+  int64_t window = 0;        // Keys a query sees, its own included; 0 = all before it.
   // KV head (of this rank) that each query head (of this rank) reads.
   std::vector<int64_t> kv_head_of;
 };
 
 // queries [T, >= num_heads * head_dim] with any row stride; returns [T, num_heads * head_dim] of the same type. Scores and the
-// softmax are in fp32. Rows of T that no AttentionRow covers are left uninitialized.
-at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::Span<const AttentionRow> rows);
+// softmax are in fp32. Rows of T that no AttentionRow covers are left uninitialized. `sources` is indexed by KeySource; those
+// that no span names may be undefined.
+at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::Span<const AttentionRow> rows,
+                  const std::array<KeyValues, 3>& sources);
 
 }  // namespace bearing::model
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
 #include "worker/model/attention.h"
+#include "worker/model/batch_view.h"
 #include "worker/model/kernels.h"
 
 namespace bearing::model {
@@ -39,35 +40,35 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const sharding::Checkpoin
   if (comm.rank() == 0) {
     name = GemmPathName(options.gemm_path.has_value()
                             ? *options.gemm_path
-                            : ChooseGemmPath(options.dtype, config.d_model, 2 * plan.ranks[0].mlp.size()));
+                            : ChooseGemmPath(options.dtype, config.d_model,
+                                             2 * std::max(plan.ranks[0].mlp.size(), plan.ranks[0].expert.size())));
   }
   BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(name, 0));
   decoder->gemm_path_ = GemmPathFromName(name).value_or(GemmPath::kPlain);
-  auto weights = LoadWeights(reader, plan, comm.rank(), options.dtype, decoder->gemm_path_, options.progress);
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, weights.status()));
-  decoder->weights_ = *std::move(weights);
+  decoder->ropes_.resize(config.ropes.size());
+  const absl::Status loaded = decoder->LoadWeights(options);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, loaded));
   return decoder;
 }
 
-std::vector<Decoder::GroupRows> Decoder::RowsOfGroups(const PackedBatch& batch, absl::Span<const int64_t> read,
-                                                      bool only_read) const {
-  std::vector<GroupRows> rows;
-  for (const Group& group : batch.groups) {
-    if (group.num_segments == 0) continue;
-    const Segment& last = batch.segments[group.first_segment + group.num_segments - 1];
-    int64_t begin = batch.segments[group.first_segment].begin;
-    int64_t end = last.begin + last.length;
-    if (only_read) {
-      begin = std::lower_bound(read.begin(), read.end(), begin) - read.begin();
-      end = std::lower_bound(read.begin(), read.end(), end) - read.begin();
-    }
-    rows.push_back({&group.intervention, begin, end});
+absl::Status Decoder::LoadWeights(const DecoderOptions& options) {
+  const WeightLoader loader(reader_, plan_, comm_.rank(), dtype_, gemm_path_);
+  const int64_t steps = config().num_layers() + 1;
+  BEARING_ASSIGN_OR_RETURN(weights_, loader.LoadEnds());
+  options.progress(1, steps);
+  weights_.layers.reserve(config().num_layers());
+  for (int64_t layer = 0; layer < config().num_layers(); ++layer) {
+    BEARING_ASSIGN_OR_RETURN(weights_.layers.emplace_back(), loader.LoadLayer(layer));
+    options.progress(layer + 2, steps);
   }
-  return rows;
+  return absl::OkStatus();
 }
 
-void Decoder::AddWrite(const std::vector<GroupRows>& groups, const at::Tensor& write, at::Tensor& x) {
-  if (groups.empty()) return AddRows(x, write, 0, x.size(0));
+absl::Status Decoder::AddWrite(const std::vector<GroupRows>& groups, const NormGain& post_norm, at::Tensor& write,
+                               at::Tensor& x) const {
+  BEARING_RETURN_IF_ERROR(comm_.AllReduce(write, comm::ReduceOp::kSum));
+  if (post_norm.gain_D.defined()) write = RmsNorm(write, post_norm, config().norm.eps);
+  if (groups.empty()) AddRows(x, write, 0, x.size(0));
   for (const GroupRows& group : groups) {
     if (group.intervention->ablate_basis.defined()) {
       AddProjectedRows(x, write, group.begin, group.end, group.intervention->ablate_basis);
@@ -75,6 +76,7 @@ void Decoder::AddWrite(const std::vector<GroupRows>& groups, const at::Tensor& w
       AddRows(x, write, group.begin, group.end);
     }
   }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<at::Tensor> Decoder::Embed(const PackedBatch& batch) {
@@ -90,21 +92,32 @@ absl::StatusOr<at::Tensor> Decoder::Embed(const PackedBatch& batch) {
     if (id >= vocab.begin && id < vocab.end) CopyRow(weights_.embedding, id - vocab.begin, write, t);
   }
   write = write.to(dtype_);
-  BEARING_RETURN_IF_ERROR(comm_.AllReduce(write, comm::ReduceOp::kSum));
+  // The scale itself is rounded to the compute type, as transformers does.
+  if (config().embedding_scale != 1.0) write.mul_(at::scalar_tensor(config().embedding_scale, dtype_).item());
   at::Tensor x = at::zeros_like(write);
-  AddWrite(RowsOfGroups(batch, {}, /*only_read=*/false), write, x);
+  BEARING_ASSIGN_OR_RETURN(const BatchView view, MakeBatchView(config(), batch, {}, nullptr));
+  BEARING_RETURN_IF_ERROR(AddWrite(view.groups, NormGain(), write, x));
   return x;
 }
 
-const RopeTable& Decoder::RopeFor(int64_t positions) const {
-  if (!rope_.cos.defined() || rope_.cos.size(0) < positions) {
-    const int64_t room = std::max<int64_t>(positions, rope_.cos.defined() ? 2 * rope_.cos.size(0) : 512);
-    rope_ = MakeRopeTable(config().rope, config().layers[0].attention.head_dim, room);
+const RopeTable& Decoder::RopeFor(int rope, int64_t positions) const {
+  RopeTable& table = ropes_[rope];
+  if (table.positions < positions) {
+    table = MakeRopeTable(config().ropes[rope], std::max<int64_t>({positions, 2 * table.positions, 512}));
   }
-  return rope_;
+  return table;
 }
 
-at::Tensor Decoder::Attention(const PackedBatch& batch, int64_t layer, absl::Span<const int64_t> read, KvCache* cache,
+std::vector<int32_t> Decoder::RopeRows(const RopeTable& table, const BatchView& view) {
+  std::vector<int32_t> rows = view.positions;
+  // Behind the rows of short sequences stand those of long ones.
+  if (table.cos.size(0) > table.positions) {
+    for (size_t t = 0; t < rows.size(); ++t) rows[t] += view.is_long[t] ? static_cast<int32_t>(table.positions) : 0;
+  }
+  return rows;
+}
+
+at::Tensor Decoder::Attention(const PackedBatch& batch, const BatchView& view, int64_t layer, KvCache* cache,
                               at::Tensor& qkv) const {
   const sharding::AttentionSpec& spec = config().layers[layer].attention;
   const sharding::RankPlan& rank = plan_.ranks[comm_.rank()];
@@ -113,108 +126,84 @@ at::Tensor Decoder::Attention(const PackedBatch& batch, int64_t layer, absl::Spa
   shape.num_kv_heads = rank.kv_heads.size();
   shape.head_dim = spec.head_dim;
   shape.scale = spec.scale;
+  shape.logit_softcap = spec.logit_softcap;
+  shape.window = spec.sliding_window;
   const int64_t group = spec.num_heads / spec.num_kv_heads;
   for (int64_t h = rank.heads.begin; h < rank.heads.end; ++h) shape.kv_head_of.push_back(h / group - rank.kv_heads.begin);
 
-  std::vector<int32_t> positions(batch.num_tokens());
-  int64_t longest = 0;
-  for (const Segment& segment : batch.segments) {
-    for (int64_t i = 0; i < segment.length; ++i)
-      positions[segment.begin + i] = static_cast<int32_t>(segment.first_position + i);
-    longest = std::max(longest, segment.first_position + segment.length);
-  }
-  const RopeTable& rope = RopeFor(longest);
-  ApplyRope(qkv, 0, shape.num_heads + shape.num_kv_heads, shape.head_dim, rope.cos, rope.sin, positions);
-
   const int64_t q_width = shape.num_heads * shape.head_dim;
   const int64_t kv_width = shape.num_kv_heads * shape.head_dim;
-  const at::Tensor keys = qkv.narrow(1, q_width, kv_width);
-  const at::Tensor values = qkv.narrow(1, q_width + kv_width, kv_width);
-
-  KvCache::Layer* stored = cache != nullptr ? &cache->layers[layer] : nullptr;
-  if (stored != nullptr && !stored->prefill_keys.defined()) {
-    stored->prefill_keys = keys.contiguous();
-    stored->prefill_values = values.contiguous();
-    stored->decoded_keys = at::empty({static_cast<int64_t>(cache->rows.size()) * cache->max_new, kv_width}, qkv.options());
-    stored->decoded_values = at::empty_like(stored->decoded_keys);
+  if (spec.qk_norm) {
+    const LayerWeights& weights = weights_.layers[layer];
+    RmsNormHeads(qkv, 0, shape.num_heads, shape.head_dim, weights.query_norm, config().norm.eps);
+    RmsNormHeads(qkv, q_width, shape.num_kv_heads, shape.head_dim, weights.key_norm, config().norm.eps);
   }
+  const RopeTable& rope = RopeFor(spec.rope, view.longest);
+  ApplyRope(qkv, 0, shape.num_heads + shape.num_kv_heads, shape.head_dim, rope.cos, rope.sin, RopeRows(rope, view));
 
-  // In the last block only the tokens that are read have queries; each is then the last of its segment.
+  const KeyValues own{qkv.narrow(1, q_width, kv_width), qkv.narrow(1, q_width + kv_width, kv_width)};
+  KeyValues prefill;
+  KeyValues decoded;
+  if (cache != nullptr) {
+    KvCache::Layer& stored = cache->layers[layer];
+    if (!stored.prefill_keys.defined()) {
+      stored.prefill_keys = own.keys.contiguous();
+      stored.prefill_values = own.values.contiguous();
+      stored.decoded_keys = at::empty({static_cast<int64_t>(cache->rows.size()) * cache->max_new, kv_width}, qkv.options());
+      stored.decoded_values = at::empty_like(stored.decoded_keys);
+    }
+    for (const Segment& segment : batch.segments) {
+      if (segment.cache_row < 0) continue;
+      const int64_t slot = segment.cache_row * cache->max_new + cache->rows[segment.cache_row].decoded;
+      CopyRow(own.keys, segment.begin, stored.decoded_keys, slot);
+      CopyRow(own.values, segment.begin, stored.decoded_values, slot);
+    }
+    prefill = {stored.prefill_keys, stored.prefill_values};
+    decoded = {stored.decoded_keys, stored.decoded_values};
+  }
   const bool only_read = layer + 1 == config().num_layers();
-  std::vector<AttentionRow> rows;
-  rows.reserve(batch.segments.size());
-  size_t next_read = 0;
-  for (size_t s = 0; s < batch.segments.size(); ++s) {
-    const Segment& segment = batch.segments[s];
-    AttentionRow row;
-    row.begin = segment.begin;
-    row.num_queries = segment.length;
-    if (only_read) {
-      const int64_t last = segment.begin + segment.length - 1;
-      if (next_read == read.size() || read[next_read] != last) continue;
-      ++next_read;
-      row.begin = last;
-      row.num_queries = 1;
-    }
-    if (segment.cache_row >= 0) {
-      KvCache::Row& cached = cache->rows[segment.cache_row];
-      const int64_t slot = segment.cache_row * cache->max_new + cached.decoded;
-      CopyRow(keys, segment.begin, stored->decoded_keys, slot);
-      CopyRow(values, segment.begin, stored->decoded_values, slot);
-      if (cached.prefix_count > 0) {
-        row.spans[row.num_spans++] = {&stored->prefill_keys, &stored->prefill_values, cached.prefix_begin, cached.prefix_count};
-      }
-      row.spans[row.num_spans++] = {&stored->prefill_keys, &stored->prefill_values, cached.own_begin, cached.own_count};
-      row.spans[row.num_spans++] = {&stored->decoded_keys, &stored->decoded_values, segment.cache_row * cache->max_new,
-                                    cached.decoded + 1};
-    } else {
-      if (segment.parent >= 0) {
-        const Segment& parent = batch.segments[segment.parent];
-        row.spans[row.num_spans++] = {&keys, &values, parent.begin, parent.length};
-      }
-      row.spans[row.num_spans++] = {&keys, &values, segment.begin, segment.length};
-    }
-    rows.push_back(row);
-  }
-  return Attend(shape, qkv, rows);
+  return Attend(shape, qkv, only_read ? view.read_rows : view.rows, {own, prefill, decoded});
 }
 
-absl::Status Decoder::RunBlock(const PackedBatch& batch, int64_t layer, absl::Span<const int64_t> read,
+at::Tensor Decoder::Mlp(int64_t layer, const at::Tensor& x) const {
+  const sharding::LayerSpec& spec = config().layers[layer];
+  const LayerWeights& weights = weights_.layers[layer];
+  if (spec.moe.num_experts > 0) return Mixture(weights.mixture, spec.moe, spec.mlp.activation, x);
+  return weights.mlp.down.Forward(GatedActivation(weights.mlp.gate_up.Forward(x), spec.mlp.activation)).contiguous();
+}
+
+absl::Status Decoder::RunBlock(const PackedBatch& batch, const BatchView& view, int64_t layer, absl::Span<const int64_t> read,
                                const RunOptions& options, at::Tensor& x) {
   const LayerWeights& weights = weights_.layers[layer];
   const double eps = config().norm.eps;
   const bool only_read = layer + 1 == config().num_layers();
+  const std::vector<GroupRows>& groups = only_read ? view.read_groups : view.groups;
 
   at::Tensor qkv = weights.qkv.Forward(RmsNorm(x, weights.input_norm, eps));
-  at::Tensor attended = Attention(batch, layer, read, options.cache, qkv);
+  at::Tensor attended = Attention(batch, view, layer, options.cache, qkv);
   qkv.reset();
   if (only_read) {
     const at::Tensor index = at::from_blob(const_cast<int64_t*>(read.data()), {static_cast<int64_t>(read.size())}, at::kLong);
     attended = attended.index_select(0, index);
     x = x.index_select(0, index);
   }
-  const std::vector<GroupRows> groups = RowsOfGroups(batch, read, only_read);
   at::Tensor write = weights.attention_out.Forward(attended).contiguous();
-  BEARING_RETURN_IF_ERROR(comm_.AllReduce(write, comm::ReduceOp::kSum));
-  AddWrite(groups, write, x);
-
-  write = weights.down.Forward(SiluMultiply(weights.gate_up.Forward(RmsNorm(x, weights.mlp_norm, eps)))).contiguous();
-  BEARING_RETURN_IF_ERROR(comm_.AllReduce(write, comm::ReduceOp::kSum));
-  AddWrite(groups, write, x);
-  return absl::OkStatus();
+  BEARING_RETURN_IF_ERROR(AddWrite(groups, weights.attention_post_norm, write, x));
+  write = Mlp(layer, RmsNorm(x, weights.mlp_norm, eps));
+  return AddWrite(groups, weights.mlp_post_norm, write, x);
 }
 
 absl::Status Decoder::RunBlocks(const PackedBatch& batch, int64_t first, int64_t end, absl::Span<const int64_t> read,
                                 const RunOptions& options, at::Tensor& x) {
-  const std::vector<GroupRows> groups = RowsOfGroups(batch, {}, /*only_read=*/false);
+  BEARING_ASSIGN_OR_RETURN(const BatchView view, MakeBatchView(config(), batch, read, options.cache));
   for (int64_t layer = first; layer < end; ++layer) {
     if (options.observe) options.observe(layer, x);
-    for (const GroupRows& group : groups) {
+    for (const GroupRows& group : view.groups) {
       if (group.intervention->add.defined() && group.intervention->add_layer == layer) {
         AddVectorRows(x, group.begin, group.end, group.intervention->add);
       }
     }
-    BEARING_RETURN_IF_ERROR(RunBlock(batch, layer, read, options, x));
+    BEARING_RETURN_IF_ERROR(RunBlock(batch, view, layer, read, options, x));
   }
   if (end == config().num_layers() && options.observe) options.observe(end, x);
   // A decode step has written one more token of each row to every layer.
@@ -233,7 +222,10 @@ absl::StatusOr<at::Tensor> Decoder::Run(const PackedBatch& batch, absl::Span<con
 }
 
 at::Tensor Decoder::LocalLogits(const at::Tensor& x_ND) const {
-  return weights_.unembedding.ForwardFloat(RmsNorm(x_ND, weights_.final_norm, config().norm.eps));
+  at::Tensor logits = weights_.unembedding.ForwardFloat(RmsNorm(x_ND, weights_.final_norm, config().norm.eps));
+  const double cap = config().final_logit_softcap;
+  if (cap > 0) logits = logits.div_(cap).tanh_().mul_(cap);
+  return logits;
 }
 
 KvCache Decoder::MakeCache(const PackedBatch& batch, absl::Span<const int> segments, int64_t max_new) const {

@@ -20,6 +20,7 @@
 #include "sharding/checkpoint_reader.h"
 #include "sharding/shard_plan.h"
 #include "worker/comm/communicator.h"
+#include "worker/model/batch_view.h"
 #include "worker/model/kv_cache.h"
 #include "worker/model/packed_batch.h"
 #include "worker/model/rope.h"
@@ -77,20 +78,19 @@ class Decoder {
  private:
   Decoder(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, comm::Communicator& comm);
 
-  // Rows of x that each group covers when x holds all tokens, or only the rows in `read`.
-  struct GroupRows {
-    const Intervention* intervention;
-    int64_t begin, end;
-  };
-  std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch, absl::Span<const int64_t> read, bool only_read) const;
+  absl::Status LoadWeights(const DecoderOptions& options);
 
-  static void AddWrite(const std::vector<GroupRows>& groups, const at::Tensor& write, at::Tensor& x);
+  // Sums the ranks' parts of a write and adds it to the residual stream, normalized and with the groups' ablations applied.
+  absl::Status AddWrite(const std::vector<GroupRows>& groups, const NormGain& post_norm, at::Tensor& write, at::Tensor& x) const;
 
-  absl::Status RunBlock(const PackedBatch& batch, int64_t layer, absl::Span<const int64_t> read, const RunOptions& options,
-                        at::Tensor& x);
-  at::Tensor Attention(const PackedBatch& batch, int64_t layer, absl::Span<const int64_t> read, KvCache* cache,
-                       at::Tensor& qkv) const;
-  const RopeTable& RopeFor(int64_t positions) const;
+  absl::Status RunBlock(const PackedBatch& batch, const BatchView& view, int64_t layer, absl::Span<const int64_t> read,
+                        const RunOptions& options, at::Tensor& x);
+  at::Tensor Attention(const PackedBatch& batch, const BatchView& view, int64_t layer, KvCache* cache, at::Tensor& qkv) const;
+  at::Tensor Mlp(int64_t layer, const at::Tensor& x) const;
+
+  // The table of a layer's rotation, and the row of it for each token of the view.
+  const RopeTable& RopeFor(int rope, int64_t positions) const;
+  static std::vector<int32_t> RopeRows(const RopeTable& table, const BatchView& view);
 
   const sharding::CheckpointReader& reader_;
   sharding::ShardPlan plan_;
@@ -98,7 +98,7 @@ class Decoder {
   at::ScalarType dtype_ = at::kFloat;
   GemmPath gemm_path_ = GemmPath::kPlain;
   Weights weights_;
-  mutable RopeTable rope_;  // Grows with the longest sequence seen.
+  mutable std::vector<RopeTable> ropes_;  // As the config's; they grow with the longest sequence seen.
 };
 
 }  // namespace bearing::model

@@ -39,8 +39,8 @@ BEARING_MULTIVERSION void RmsNormRow(const float* x, const float* w, float eps, 
   }
 }
 
-BEARING_MULTIVERSION void RopeHeads(float* x, int64_t heads, int64_t head_dim, const float* cos, const float* sin) {
-  const int64_t half = head_dim / 2;
+BEARING_MULTIVERSION void RopeHeads(float* x, int64_t heads, int64_t head_dim, int64_t half, const float* cos,
+                                    const float* sin) {
   for (int64_t h = 0; h < heads; ++h) {
     float* a = x + h * head_dim;
     float* b = a + half;
@@ -55,6 +55,15 @@ BEARING_MULTIVERSION void RopeHeads(float* x, int64_t heads, int64_t head_dim, c
 
 BEARING_MULTIVERSION void SiluMultiplyRow(const float* gate, const float* up, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + FastExp(-gate[i])) * up[i];
+}
+
+// The tanh form of GELU: x (1 + tanh u) / 2 = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3).
+BEARING_MULTIVERSION void GeluTanhMultiplyRow(const float* gate, const float* up, int64_t n, float* out) {
+  constexpr float kTwice = 1.5957691216057308f;  // 2 sqrt(2/pi)
+  for (int64_t i = 0; i < n; ++i) {
+    const float x = gate[i];
+    out[i] = x / (1.0f + FastExp(-kTwice * (x + 0.044715f * x * x * x))) * up[i];
+  }
 }
 
 BEARING_MULTIVERSION void AddRow(float* x, const float* write, int64_t n) {
@@ -98,34 +107,51 @@ void ForEachRow(at::Tensor& x_TD, const at::Tensor* write_TD, int64_t begin, int
 
 }  // namespace
 
-at::Tensor RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight_D, double eps) {
-  const int64_t rows = x_TD.size(0);
-  const int64_t d = x_TD.size(1);
-  at::Tensor y = at::empty_like(x_TD);
-  const at::Tensor w = weight_D.to(at::kFloat);
-  const float* weight = w.const_data_ptr<float>();
-  const bool narrow = x_TD.scalar_type() == at::kBFloat16;
+namespace {
+
+// Rows of `count` vectors of n elements, each normalized by itself, from x to y; steps in elements.
+void NormRows(const at::Tensor& x, int64_t x_column, int64_t x_step, at::Tensor& y, int64_t y_column, int64_t y_step,
+              int64_t rows, int64_t count, int64_t n, const NormGain& gain, double eps) {
+  const float* weight = gain.gain_D.const_data_ptr<float>();
+  const auto e = static_cast<float>(eps);
+  const bool narrow = x.scalar_type() == at::kBFloat16;
   at::parallel_for(0, rows, 16, [&](int64_t from, int64_t to) {
-    std::vector<float> scratch(narrow ? 2 * d : 0);
+    std::vector<float> scratch(narrow ? 2 * n : 0);
     for (int64_t t = from; t < to; ++t) {
-      if (!narrow) {
-        RmsNormRow(x_TD.const_data_ptr<float>() + t * d, weight, static_cast<float>(eps), false, d,
-                   y.data_ptr<float>() + t * d);
-      } else {
-        Widen(x_TD.const_data_ptr<BFloat16>() + t * d, scratch.data(), d);
-        RmsNormRow(scratch.data(), weight, static_cast<float>(eps), true, d, scratch.data() + d);
-        Narrow(scratch.data() + d, y.data_ptr<BFloat16>() + t * d, d);
+      for (int64_t h = 0; h < count; ++h) {
+        const int64_t in = t * x_step + x_column + h * n;
+        const int64_t out = t * y_step + y_column + h * n;
+        if (!narrow) {
+          RmsNormRow(x.const_data_ptr<float>() + in, weight, e, false, n, y.data_ptr<float>() + out);
+        } else {
+          Widen(x.const_data_ptr<BFloat16>() + in, scratch.data(), n);
+          RmsNormRow(scratch.data(), weight, e, gain.cast_first, n, scratch.data() + n);
+          Narrow(scratch.data() + n, y.data_ptr<BFloat16>() + out, n);
+        }
       }
     }
   });
+}
+
+}  // namespace
+
+at::Tensor RmsNorm(const at::Tensor& x_TD, const NormGain& gain, double eps) {
+  const int64_t d = x_TD.size(1);
+  at::Tensor y = at::empty_like(x_TD);
+  NormRows(x_TD, 0, d, y, 0, d, x_TD.size(0), 1, d, gain, eps);
   return y;
 }
 
+void RmsNormHeads(at::Tensor& x_TC, int64_t column, int64_t num_heads, int64_t head_dim, const NormGain& gain, double eps) {
+  const int64_t step = x_TC.stride(0);
+  NormRows(x_TC, column, step, x_TC, column, step, x_TC.size(0), num_heads, head_dim, gain, eps);
+}
+
 void ApplyRope(at::Tensor& x_TC, int64_t column, int64_t num_heads, int64_t head_dim, const at::Tensor& cos,
-               const at::Tensor& sin, absl::Span<const int32_t> positions) {
+               const at::Tensor& sin, absl::Span<const int32_t> table_rows) {
   const int64_t rows = x_TC.size(0);
   const int64_t stride = x_TC.stride(0);
-  const int64_t half = head_dim / 2;
+  const int64_t half = cos.size(1);
   const int64_t width = num_heads * head_dim;
   const float* c = cos.const_data_ptr<float>();
   const float* s = sin.const_data_ptr<float>();
@@ -133,23 +159,24 @@ void ApplyRope(at::Tensor& x_TC, int64_t column, int64_t num_heads, int64_t head
   at::parallel_for(0, rows, 16, [&](int64_t from, int64_t to) {
     std::vector<float> scratch(narrow ? width : 0);
     for (int64_t t = from; t < to; ++t) {
-      const float* ct = c + positions[t] * half;
-      const float* st = s + positions[t] * half;
+      const float* ct = c + table_rows[t] * half;
+      const float* st = s + table_rows[t] * half;
       if (!narrow) {
-        RopeHeads(x_TC.data_ptr<float>() + t * stride + column, num_heads, head_dim, ct, st);
+        RopeHeads(x_TC.data_ptr<float>() + t * stride + column, num_heads, head_dim, half, ct, st);
       } else {
         BFloat16* x = x_TC.data_ptr<BFloat16>() + t * stride + column;
         Widen(x, scratch.data(), width);
-        RopeHeads(scratch.data(), num_heads, head_dim, ct, st);
+        RopeHeads(scratch.data(), num_heads, head_dim, half, ct, st);
         Narrow(scratch.data(), x, width);
       }
     }
   });
 }
 
-at::Tensor SiluMultiply(const at::Tensor& gate_up) {
+at::Tensor GatedActivation(const at::Tensor& gate_up, sharding::Activation activation) {
   const int64_t rows = gate_up.size(0);
   const int64_t f = gate_up.size(1) / 2;
+  auto* const multiply = activation == sharding::Activation::kSilu ? SiluMultiplyRow : GeluTanhMultiplyRow;
   at::Tensor out = at::empty({rows, f}, gate_up.options());
   const bool narrow = gate_up.scalar_type() == at::kBFloat16;
   at::parallel_for(0, rows, 8, [&](int64_t from, int64_t to) {
@@ -157,15 +184,30 @@ at::Tensor SiluMultiply(const at::Tensor& gate_up) {
     for (int64_t t = from; t < to; ++t) {
       if (!narrow) {
         const float* gate = gate_up.const_data_ptr<float>() + t * 2 * f;
-        SiluMultiplyRow(gate, gate + f, f, out.data_ptr<float>() + t * f);
+        multiply(gate, gate + f, f, out.data_ptr<float>() + t * f);
       } else {
         Widen(gate_up.const_data_ptr<BFloat16>() + t * 2 * f, scratch.data(), 2 * f);
-        SiluMultiplyRow(scratch.data(), scratch.data() + f, f, scratch.data() + 2 * f);
+        multiply(scratch.data(), scratch.data() + f, f, scratch.data() + 2 * f);
         Narrow(scratch.data() + 2 * f, out.data_ptr<BFloat16>() + t * f, f);
       }
     }
   });
   return out;
+}
+
+void ScatterAddRows(at::Tensor& out_TD, const at::Tensor& y_ND, absl::Span<const int64_t> rows,
+                    absl::Span<const float> weights) {
+  const int64_t d = out_TD.size(1);
+  float* out = out_TD.data_ptr<float>();
+  const bool narrow = y_ND.scalar_type() == at::kBFloat16;
+  at::parallel_for(0, static_cast<int64_t>(rows.size()), 16, [&](int64_t from, int64_t to) {
+    std::vector<float> scratch(narrow ? d : 0);
+    for (int64_t i = from; i < to; ++i) {
+      if (narrow) Widen(y_ND.const_data_ptr<BFloat16>() + i * d, scratch.data(), d);
+      const float* y = narrow ? scratch.data() : y_ND.const_data_ptr<float>() + i * d;
+      AddScaledRow(out + rows[i] * d, y, weights[i], d);
+    }
+  });
 }
 
 void AddRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end) {

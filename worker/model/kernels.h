@@ -9,19 +9,33 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "sharding/model_config.h"
 
 namespace bearing::model {
 
-// y = cast(x / sqrt(mean(x^2) + eps)) * w, the multiplication in the type of x (as transformers' Llama does). x [T, D], w [D].
-at::Tensor RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight_D, double eps);
+// What a normalized vector is multiplied with.
+struct NormGain {
+  at::Tensor gain_D;  // fp32.
+  // Llama casts to the type of x before the multiplication, Gemma behind it. In fp32 it is the same.
+  bool cast_first = true;
+};
 
-// Rotates the first `num_heads` heads of each row of x_TC in place: columns [column, column + num_heads * head_dim). cos and
-// sin are [positions, E/2] fp32; `positions` [T] picks the row. Half-split layout.
+// y = x / sqrt(mean(x^2) + eps) * gain. x [T, D].
+at::Tensor RmsNorm(const at::Tensor& x_TD, const NormGain& gain, double eps);
+
+// The same for each head by itself, in place: columns [column, column + num_heads * head_dim) of x_TC. gain [E].
+void RmsNormHeads(at::Tensor& x_TC, int64_t column, int64_t num_heads, int64_t head_dim, const NormGain& gain, double eps);
+
+// Rotates the first R elements of `num_heads` heads of each row of x_TC in place: heads of `head_dim` columns from `column` on.
+// cos and sin are [*, R/2] fp32; `table_rows` [T] picks the row of each token. Half-split layout.
 void ApplyRope(at::Tensor& x_TC, int64_t column, int64_t num_heads, int64_t head_dim, const at::Tensor& cos,
-               const at::Tensor& sin, absl::Span<const int32_t> positions);
+               const at::Tensor& sin, absl::Span<const int32_t> table_rows);
 
-// gate = silu(gate) * up, where gate_up is [T, 2F] (gate in the first F columns); returns [T, F].
-at::Tensor SiluMultiply(const at::Tensor& gate_up);
+// act(gate) * up, where gate_up is [T, 2F] (gate in the first F columns); returns [T, F].
+at::Tensor GatedActivation(const at::Tensor& gate_up, sharding::Activation activation);
+
+// out[rows[i]] += weights[i] * y[i]. out [T, D] fp32, y [N, D]; a row may come once only.
+void ScatterAddRows(at::Tensor& out_TD, const at::Tensor& y_ND, absl::Span<const int64_t> rows, absl::Span<const float> weights);
 
 // x += write for the rows [begin, end).
 void AddRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end);

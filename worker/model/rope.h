@@ -1,4 +1,5 @@
-// Tables of the rotary position embedding (Su et al. 2021), with the llama3 and linear scalings of transformers.
+// Tables of the rotary position embedding (Su et al. 2021), with the scalings of transformers: linear, llama3, yarn (Peng et
+// al. 2023), longrope (Ding et al. 2024).
 #ifndef BEARING_WORKER_MODEL_ROPE_H_
 #define BEARING_WORKER_MODEL_ROPE_H_
 
@@ -10,14 +11,17 @@
 
 namespace bearing::model {
 
-// Angles a position turns each pair of a head by: theta^(-2i/E), scaled. [E/2]
-std::vector<double> RopeFrequencies(const sharding::RopeSpec& spec, int64_t head_dim);
+// Angles a position turns each pair of a head by: theta^(-2i/R), scaled, R = rotary_dim. [R/2] `is_long`: of a sequence of
+// more than original_max_positions tokens (longrope).
+std::vector<double> RopeFrequencies(const sharding::RopeSpec& spec, bool is_long);
 
 struct RopeTable {
-  at::Tensor cos, sin;  // [positions, E/2] fp32.
+  // [positions, R/2] fp32, times the attention factor. Longrope: 2 * positions rows, those of long sequences behind the others.
+  at::Tensor cos, sin;
+  int64_t positions = 0;
 };
 
-RopeTable MakeRopeTable(const sharding::RopeSpec& spec, int64_t head_dim, int64_t positions);
+RopeTable MakeRopeTable(const sharding::RopeSpec& spec, int64_t positions);
 
 }  // namespace bearing::model
 

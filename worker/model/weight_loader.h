@@ -4,38 +4,72 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "sharding/checkpoint_reader.h"
 #include "sharding/shard_plan.h"
+#include "worker/model/kernels.h"
 #include "worker/model/linear.h"
+#include "worker/model/mixture.h"
 
 namespace bearing::model {
 
 struct LayerWeights {
-  at::Tensor input_norm;  // [D]
-  Linear qkv;             // [(H + 2 KV) * E, D] of this rank: queries, keys, values.
-  Linear attention_out;   // [D, H * E]; the bias on rank 0 only, since partial products are summed.
-  at::Tensor mlp_norm;    // [D]
-  Linear gate_up;         // [2F, D]: gate, then up.
-  Linear down;            // [D, F]; bias as attention_out.
+  NormGain input_norm;          // [D]
+  Linear qkv;                   // [(H + 2 KV) * E, D] of this rank: queries, keys, values.
+  NormGain query_norm;          // [E]; empty without qk_norm.
+  NormGain key_norm;            // [E]
+  Linear attention_out;         // [D, H * E]; the bias on rank 0 only, since partial products are summed.
+  NormGain attention_post_norm;  // [D]; empty without post_norms.
+  NormGain mlp_norm;            // [D]
+  GatedMlp mlp;                 // The bias of down as that of attention_out. Empty in a mixture.
+  MixtureWeights mixture;       // Empty in a dense layer.
+  NormGain mlp_post_norm;       // [D]
 };
 
 struct Weights {
   at::Tensor embedding;  // [V of this rank, D] in the type of the disk.
   std::vector<LayerWeights> layers;
-  at::Tensor final_norm;  // [D]
+  NormGain final_norm;    // [D]
   Linear unembedding;     // [V of this rank, D]
 };
 
 // Type of the disk as libtorch knows it; Unimplemented for others than F32, BF16, F16.
 absl::StatusOr<at::ScalarType> ToScalarType(sharding::DType dtype);
 
-// Reads the slice of `rank`. `progress(done, total)` is called after each layer. Errors are those of the reader.
-absl::StatusOr<Weights> LoadWeights(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, int rank,
-                                    at::ScalarType dtype, GemmPath path, const std::function<void(int64_t, int64_t)>& progress);
+// Reads this rank's slices, layer by layer. Errors are those of the reader. Thread-safe.
+class WeightLoader {
+ public:
+  // `reader` must outlive the loader.
+  WeightLoader(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, int rank, at::ScalarType dtype,
+               GemmPath path);
+
+  // Everything outside the layers; `layers` stays empty.
+  absl::StatusOr<Weights> LoadEnds() const;
+
+  absl::StatusOr<LayerWeights> LoadLayer(int64_t layer) const;
+
+ private:
+  using Roles = absl::Span<const sharding::ParamRole>;
+
+  // The rank's slice of a role as it is on disk; undefined if the model has no such tensor.
+  absl::StatusOr<at::Tensor> Read(sharding::ParamRole role, int64_t layer, int64_t expert = -1) const;
+
+  // Several roles stacked along the output axis; all there or all absent.
+  absl::StatusOr<at::Tensor> ReadStacked(Roles roles, int64_t layer, int64_t expert = -1) const;
+
+  absl::StatusOr<Linear> LoadLinear(Roles roles, int64_t layer, int64_t expert = -1, Roles biases = {}) const;
+  absl::StatusOr<NormGain> LoadNorm(sharding::ParamRole role, int64_t layer) const;
+  absl::StatusOr<MixtureWeights> LoadMixture(int64_t layer) const;
+
+  const sharding::CheckpointReader& reader_;
+  sharding::RankPlan plan_;
+  bool adds_biases_;  // Of row-parallel products: on one rank only.
+  at::ScalarType dtype_;
+  GemmPath path_;
+};
 
 }  // namespace bearing::model
 

@@ -22,7 +22,7 @@ struct Probe {
 };
 
 absl::StatusOr<Probe> RunProbe(model::Decoder& decoder, const steer::Rows& rows, const model::Intervention& intervention) {
-  const steer::RowBatcher batcher(rows, /*keep=*/1);
+  const steer::RowBatcher batcher(decoder.config(), rows, /*keep=*/1);
   model::PackedBatch batch;
   std::vector<int> segments;
   std::vector<int64_t> read;

@@ -23,7 +23,7 @@ CandidateScorer::CandidateScorer(model::Decoder& decoder, const Rows& positive, 
 absl::Status CandidateScorer::RunBaseline() {
   for (const bool is_positive : {true, false}) {
     const Rows& rows = is_positive ? positive_ : negative_;
-    const RowBatcher batcher(rows, /*keep=*/1);
+    const RowBatcher batcher(decoder_.config(), rows, /*keep=*/1);
     double sum = 0;
     std::vector<at::Tensor> probabilities;
     for (const RowRange range : batcher.Cut(budget_)) {
@@ -48,7 +48,7 @@ absl::Status CandidateScorer::ScoreInduce(absl::Span<const CandidateVector> cand
   for (size_t c = 0; c < candidates.size(); ++c) by_layer[candidates[c].layer].push_back(c);
   if (by_layer.empty()) return absl::OkStatus();
   const int64_t num_layers = decoder_.config().num_layers();
-  const RowBatcher batcher(negative_, /*keep=*/1);
+  const RowBatcher batcher(decoder_.config(), negative_, /*keep=*/1);
   const std::vector<RowRange> ranges = batcher.Cut(budget_);
   std::vector<double> sums(candidates.size(), 0.0);
 
@@ -97,7 +97,7 @@ absl::Status CandidateScorer::ScoreInduce(absl::Span<const CandidateVector> cand
 
 absl::Status CandidateScorer::RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows,
                                          const std::function<absl::Status(size_t, RowRange, const at::Tensor&)>& score) {
-  const RowBatcher batcher(rows, /*keep=*/1);
+  const RowBatcher batcher(decoder_.config(), rows, /*keep=*/1);
   const std::vector<RowRange> ranges = batcher.Cut(budget_);
   struct Unit {
     size_t candidate;

@@ -10,7 +10,7 @@ namespace bearing::steer {
 
 absl::Status CaptureResiduals(model::Decoder& decoder, const Rows& rows, int num_positions, int64_t budget, size_t max_rows,
                               const std::function<absl::Status(const CapturedBatch&)>& sink) {
-  const RowBatcher batcher(rows, std::max(num_positions, 1));
+  const RowBatcher batcher(decoder.config(), rows, std::max(num_positions, 1));
   const int64_t num_layers = decoder.config().num_layers();
   for (const RowRange range : batcher.Cut(budget, max_rows)) {
     model::PackedBatch batch;

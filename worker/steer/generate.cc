@@ -118,7 +118,7 @@ absl::StatusOr<std::vector<Rows>> GenerateGreedy(model::Decoder& decoder, absl::
   std::unique_ptr<Wave> wave;
   for (size_t t = 0; t < tasks.size(); ++t) {
     if (tasks[t].rows->empty()) continue;
-    const RowBatcher batcher(*tasks[t].rows, /*keep=*/1);
+    const RowBatcher batcher(decoder.config(), *tasks[t].rows, /*keep=*/1);
     for (const RowRange range : batcher.Cut(options.budget)) {
       if (wave != nullptr && wave->num_tokens() + batcher.TokensOf(range) > options.budget) {
         BEARING_RETURN_IF_ERROR(wave->Run());

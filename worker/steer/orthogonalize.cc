@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sharding/concat.h"
 #include "sharding/status_macros.h"
 #include "worker/model/weight_loader.h"
 
@@ -70,6 +71,24 @@ absl::StatusOr<at::Tensor> ReadPiece(const sharding::CheckpointReader& reader, c
   return tensor;
 }
 
+// What the tensor's output must be orthogonal to for the residual stream to lose r: behind a norm with gain g the write is
+// g * (W t) / rms, so that it is g * r.
+absl::StatusOr<at::Tensor> DirectionBefore(const sharding::CheckpointReader& reader, const ParamEntry& entry,
+                                           const at::Tensor& direction) {
+  if (!entry.norm_behind.has_value()) return direction;
+  const ParamEntry* norm = reader.layout().Find(*entry.norm_behind, entry.layer);
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor weight, ReadPiece(reader, {norm, 0, 1}));
+  at::Tensor gain = weight.to(at::kDouble);
+  if (reader.config().norm.unit_offset) gain = gain + 1.0;
+  const at::Tensor before = gain * direction.to(at::kDouble);
+  const double length = at::norm(before).item<double>();
+  if (!(length > 0)) {
+    return absl::FailedPreconditionError(
+        sharding::Concat("the norm behind a tensor removes the direction already: tensor=", entry.name, " norm=", norm->name));
+  }
+  return before / length;
+}
+
 }  // namespace
 
 at::Tensor Orthogonalized(const at::Tensor& weight, const at::Tensor& direction, int axis) {
@@ -93,7 +112,8 @@ absl::Status EditTensors(const sharding::CheckpointReader& reader, sharding::Che
   const std::vector<Piece> pieces = PiecesOf(Writers(reader), rank, ranks);
   for (size_t i = 0; i < pieces.size(); ++i) {
     BEARING_ASSIGN_OR_RETURN(const at::Tensor weight, ReadPiece(reader, pieces[i]));
-    const at::Tensor edited = Orthogonalized(weight, direction, pieces[i].entry->residual_axis).contiguous();
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor before, DirectionBefore(reader, *pieces[i].entry, direction));
+    const at::Tensor edited = Orthogonalized(weight, before, pieces[i].entry->residual_axis).contiguous();
     BEARING_RETURN_IF_ERROR(
         writer.WriteRows(pieces[i].entry->name, pieces[i].begin,
                          absl::MakeConstSpan(static_cast<const char*>(edited.const_data_ptr()), edited.nbytes())));
@@ -104,12 +124,12 @@ absl::Status EditTensors(const sharding::CheckpointReader& reader, sharding::Che
 
 absl::StatusOr<std::vector<Residue>> MeasureResidue(const sharding::CheckpointReader& edited, const at::Tensor& direction,
                                                     int rank, int ranks) {
-  at::Tensor r = direction.to(at::kDouble);
-  r = r / at::norm(r);
   std::vector<Residue> residues;
   const std::vector<const ParamEntry*> writers = Writers(edited);
   for (size_t i = rank; i < writers.size(); i += ranks) {
     const ParamEntry& entry = *writers[i];
+    BEARING_ASSIGN_OR_RETURN(at::Tensor r, DirectionBefore(edited, entry, direction.to(at::kDouble)));
+    r = r / at::norm(r);
     double along = 0;
     double all = 0;
     bool finite = true;

@@ -2,6 +2,8 @@
 // along r (Arditi et al. 2024, eq. 5): W' = W - r (r^T W) on the d_model axis; biases likewise.
 //
 // The result equals ablation of the activations, if the embedding, all attention and MLP outputs and their biases are covered.
+// In a model that normalizes what attention and MLP write (Gemma 2 and 3), W loses g * r instead of r, g the norm's gain: no
+// write has a component along r then, but the norm's scale differs from that under ablation, and so do the logits, a little.
 // Work is cut over ranks by tensor rows: no communication, memory of one tensor a rank.
 #ifndef BEARING_WORKER_STEER_ORTHOGONALIZE_H_
 #define BEARING_WORKER_STEER_ORTHOGONALIZE_H_

@@ -2,9 +2,21 @@
 
 #include <algorithm>
 
+#include "worker/model/batch_view.h"
+
 namespace bearing::steer {
 
-RowBatcher::RowBatcher(const Rows& rows, int64_t keep) : rows_(rows), prefix_(model::SharedPrefix(rows, keep)) {}
+namespace {
+
+bool OnBothSides(const Rows& rows, int64_t boundary) {
+  const auto is_long = [boundary](const std::vector<int32_t>& row) { return static_cast<int64_t>(row.size()) > boundary; };
+  return boundary > 0 && std::any_of(rows.begin(), rows.end(), is_long) && !std::all_of(rows.begin(), rows.end(), is_long);
+}
+
+}  // namespace
+
+RowBatcher::RowBatcher(const sharding::ModelConfig& config, const Rows& rows, int64_t keep)
+    : rows_(rows), prefix_(OnBothSides(rows, model::LongRopeBoundary(config)) ? 0 : model::SharedPrefix(rows, keep)) {}
 
 int64_t RowBatcher::TokensOf(RowRange range) const {
   int64_t tokens = prefix_;
@@ -39,10 +51,13 @@ void RowBatcher::AppendGroup(RowRange range, const model::Intervention& interven
 }
 
 int64_t TokenBudget(const sharding::ModelConfig& config, int64_t memory_bytes) {
-  const sharding::LayerSpec& layer = config.layers.front();
   // fp32 bytes that a token needs at the widest point of a block: residual, norm, write, gate and up, their product.
-  const int64_t widest = 4 * (4 * config.d_model + 3 * layer.mlp.intermediate_size +
-                              2 * (layer.attention.num_heads + 2 * layer.attention.num_kv_heads) * layer.attention.head_dim);
+  int64_t widest = 0;
+  for (const sharding::LayerSpec& layer : config.layers) {
+    const int64_t mlp = std::max(layer.mlp.intermediate_size, layer.moe.top_k * layer.moe.expert_size + layer.moe.shared_size);
+    const int64_t heads = layer.attention.num_heads + 2 * layer.attention.num_kv_heads;
+    widest = std::max(widest, 4 * (4 * config.d_model + 3 * mlp + 2 * heads * layer.attention.head_dim));
+  }
   return std::clamp<int64_t>(memory_bytes / widest, 64, 4096);
 }
 

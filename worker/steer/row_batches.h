@@ -25,8 +25,9 @@ struct RowRange {
 // read. Rows are given by index, so nothing is copied but token ids.
 class RowBatcher {
  public:
-  // `rows` must outlive the batcher and not be empty.
-  RowBatcher(const Rows& rows, int64_t keep);
+  // `rows` must outlive the batcher and not be empty. Rows on both sides of longrope's original context share no prefix: its
+  // keys would be rotated in two ways.
+  RowBatcher(const sharding::ModelConfig& config, const Rows& rows, int64_t keep);
 
   int64_t prefix() const { return prefix_; }
 

@@ -1,0 +1,126 @@
+#include "worker/model/batch_view.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::model {
+namespace {
+
+std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch) {
+  std::vector<GroupRows> rows;
+  rows.reserve(batch.groups.size());
+  for (const Group& group : batch.groups) {
+    if (group.num_segments == 0) continue;
+    const Segment& last = batch.segments[group.first_segment + group.num_segments - 1];
+    rows.push_back({&group.intervention, batch.segments[group.first_segment].begin, last.begin + last.length});
+  }
+  return rows;
+}
+
+// The same in x once it holds only the tokens in `read`.
+std::vector<GroupRows> OnlyRead(std::vector<GroupRows> rows, absl::Span<const int64_t> read) {
+  for (GroupRows& group : rows) {
+    group.begin = std::lower_bound(read.begin(), read.end(), group.begin) - read.begin();
+    group.end = std::lower_bound(read.begin(), read.end(), group.end) - read.begin();
+  }
+  return rows;
+}
+
+// The keys that the last tokens of a segment see.
+AttentionRow RowOf(const PackedBatch& batch, const Segment& segment, const KvCache* cache) {
+  AttentionRow row;
+  row.begin = segment.begin;
+  row.num_queries = segment.length;
+  const auto add = [&row](KeySource source, int64_t begin, int64_t count) {
+    if (count > 0) row.spans[row.num_spans++] = {source, begin, count};
+  };
+  if (segment.cache_row >= 0) {
+    const KvCache::Row& cached = cache->rows[segment.cache_row];
+    add(KeySource::kPrefill, cached.prefix_begin, cached.prefix_count);
+    add(KeySource::kPrefill, cached.own_begin, cached.own_count);
+    // The token itself is stored before attention runs.
+    add(KeySource::kDecoded, segment.cache_row * cache->max_new, cached.decoded + 1);
+    return row;
+  }
+  if (segment.parent >= 0) {
+    const Segment& parent = batch.segments[segment.parent];
+    add(KeySource::kBatch, parent.begin, parent.length);
+  }
+  add(KeySource::kBatch, segment.begin, segment.length);
+  return row;
+}
+
+absl::Status MarkLong(const PackedBatch& batch, const KvCache* cache, int64_t boundary, std::vector<bool>& is_long) {
+  enum class Side : char { kNone, kShort, kLong };
+  std::vector<Side> sides(batch.segments.size(), Side::kNone);
+  std::vector<Side> of_children(batch.segments.size(), Side::kNone);  // What those that continue a segment say.
+  for (size_t s = 0; s < batch.segments.size(); ++s) {
+    const Segment& segment = batch.segments[s];
+    int64_t length = segment.first_position + segment.length;
+    if (segment.cache_row >= 0) {
+      const KvCache::Row& cached = cache->rows[segment.cache_row];
+      length = cached.prefix_count + cached.own_count;  // A generation stays on the side of its prompt.
+    }
+    const Side side = length > boundary ? Side::kLong : Side::kShort;
+    sides[s] = side;
+    if (segment.parent < 0) continue;
+    Side& of_parent = of_children[segment.parent];
+    if (of_parent == Side::kNone) of_parent = side;
+    if (of_parent != side) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("prompts on both sides of longrope's original context share a prefix: tokens=", length,
+                       " original_max_position_embeddings=", boundary));
+    }
+  }
+  for (size_t s = 0; s < batch.segments.size(); ++s) {
+    const Segment& segment = batch.segments[s];
+    const Side side = of_children[s] != Side::kNone ? of_children[s] : sides[s];
+    std::fill_n(is_long.begin() + segment.begin, segment.length, side == Side::kLong);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, const PackedBatch& batch,
+                                        absl::Span<const int64_t> read, const KvCache* cache) {
+  BatchView view;
+  view.positions.resize(batch.num_tokens());
+  view.is_long.resize(batch.num_tokens());
+  view.rows.reserve(batch.segments.size());
+  size_t next_read = 0;
+  for (const Segment& segment : batch.segments) {
+    for (int64_t i = 0; i < segment.length; ++i) {
+      view.positions[segment.begin + i] = static_cast<int32_t>(segment.first_position + i);
+    }
+    view.longest = std::max(view.longest, segment.first_position + segment.length);
+    view.rows.push_back(RowOf(batch, segment, cache));
+    const int64_t last = segment.begin + segment.length - 1;
+    if (next_read == read.size() || read[next_read] != last) continue;
+    ++next_read;
+    view.read_rows.push_back(view.rows.back());
+    view.read_rows.back().begin = last;
+    view.read_rows.back().num_queries = 1;
+  }
+  if (view.longest > config.max_positions) {
+    return absl::InvalidArgumentError(absl::StrCat("prompt and answer are longer than the model's positions: tokens=",
+                                                   view.longest, " max=", config.max_positions));
+  }
+  if (const int64_t boundary = LongRopeBoundary(config); boundary > 0 && view.longest > boundary) {
+    BEARING_RETURN_IF_ERROR(MarkLong(batch, cache, boundary, view.is_long));
+  }
+  view.groups = RowsOfGroups(batch);
+  view.read_groups = OnlyRead(view.groups, read);
+  return view;
+}
+
+int64_t LongRopeBoundary(const sharding::ModelConfig& config) {
+  for (const sharding::RopeSpec& rope : config.ropes) {
+    if (rope.scaling == sharding::RopeScaling::kLongRope) return rope.original_max_positions;
+  }
+  return 0;
+}
+
+}  // namespace bearing::model
