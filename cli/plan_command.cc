@@ -98,6 +98,7 @@ void AddPlanCommand(CommandLine& line) {
   command->add_option("JOB", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
   command->add_option("--ranks", options->ranks, "Tensor-parallel ranks; several (1,2,4,8) give a line each")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::Range(1, 1024));
   command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. model.dtype=bfloat16 (repeatable)")
       ->allow_extra_args(false);
@@ -106,6 +107,8 @@ void AddPlanCommand(CommandLine& line) {
   command->add_option("--model-config", options->model_config, "A config.json, instead of a model folder")
       ->check(CLI::ExistingFile)
       ->excludes(model);
+  command->add_option("--stored-dtype", options->stored_dtype, "Type of weights that are not there, if config.json does not say")
+      ->check(CLI::IsMember({"float32", "float16", "bfloat16"}));
   AddMachineOptions(*command, *options);
   command->add_option("--induce-share", options->workload.shares.induce, "Share of candidates that pass induce (default 0.15)")
       ->check(CLI::Range(0.0, 1.0));

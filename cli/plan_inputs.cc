@@ -84,6 +84,9 @@ absl::StatusOr<PlannedModel> OpenModel(const PlanOptions& options, const bearing
   } else {
     BEARING_ASSIGN_OR_RETURN(model.config, sharding::LoadModelConfig(model.folder));
   }
+  if (options.stored_dtype == "float32") model.config.dtype = sharding::DType::kF32;
+  if (options.stored_dtype == "float16") model.config.dtype = sharding::DType::kF16;
+  if (options.stored_dtype == "bfloat16") model.config.dtype = sharding::DType::kBF16;
   model.layout = sharding::ParamLayout::FromConfig(model.config);
   return model;
 }

@@ -20,6 +20,7 @@ struct PlanOptions {
   SpecOptions spec;
   std::vector<int64_t> ranks;
   std::string model_config;
+  std::string stored_dtype;  // Of weights that are not there; empty = what config.json says.
   std::string machine;
   std::string save_machine;
   std::string gpu;

@@ -148,8 +148,8 @@ std::string LargestShard(const std::string& folder) {
 }
 
 absl::Status MeasureFiles(comm::Communicator& comm, const CalibrateOptions& options, jobs::Machine& machine) {
-  const std::string folder =
-      std::filesystem::is_directory(options.config) ? options.config : std::filesystem::path(options.config).parent_path();
+  std::string folder = options.config;
+  if (!std::filesystem::is_directory(folder)) folder = std::filesystem::path(folder).parent_path().string();
   absl::StatusOr<ReadRate> read = ReadRate{};
   if (const std::string shard = LargestShard(folder); !shard.empty()) read = MeasureRead(shard, comm.rank(), comm.size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, read.status()));
