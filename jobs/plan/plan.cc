@@ -104,7 +104,12 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
     if (plan.stages[i].cost.memory.total() > plan.stages[plan.fullest].cost.memory.total()) plan.fullest = i;
   }
   plan.peak_bytes = plan.stages[plan.fullest].cost.memory.total();
-  plan.streamed.bytes = StreamedBytes(inputs);
+  // Of a stage, everything but its weights and the loading of them stays.
+  for (const PlannedStage& stage : plan.stages) {
+    const StageMemory& memory = stage.cost.memory;
+    plan.streamed.bytes = std::max(plan.streamed.bytes, memory.total() - memory.weights - memory.scratch);
+  }
+  plan.streamed.bytes += StreamedSliceBytes(inputs);
   plan.streamed.fits = plan.streamed.bytes <= plan.available_bytes;
   plan.streamed.disk_seconds =
       plan.streamed.weight_readings * static_cast<double>(plan.weights.read) / machine.disk_bytes_per_s_cold();

@@ -117,9 +117,8 @@ int64_t ActivationBytes(const StageInputs& in, int64_t tokens) {
   return tokens * (std::max(attention, mlp) + message);
 }
 
-int64_t StreamedBytes(const StageInputs& in) {
-  const int64_t pass = ActivationBytes(in, in.budget) + in.budget * in.config->d_model * in.types.compute_bytes;
-  return in.machine->process_bytes + std::max(2 * in.weights.largest_layer, in.weights.ends) + pass;
+int64_t StreamedSliceBytes(const StageInputs& in) {
+  return std::max(2 * in.weights.largest_layer, in.weights.ends) + in.budget * in.config->d_model * in.types.compute_bytes;
 }
 
 StageCost CostOfStage(PlanStage stage, const StageInputs& inputs) {

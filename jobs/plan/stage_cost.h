@@ -75,8 +75,8 @@ StageCost CostOfStage(PlanStage stage, const StageInputs& inputs);
 // Of a pass of T tokens.
 int64_t ActivationBytes(const StageInputs& inputs, int64_t tokens);
 
-// What the worker keeps of two layers' slices, a pass and its residual streams when weights are streamed.
-int64_t StreamedBytes(const StageInputs& inputs);
+// With streamed weights: two layers' slices, or those outside the layers, and the residual streams of a pass.
+int64_t StreamedSliceBytes(const StageInputs& inputs);
 
 }  // namespace bearing::jobs
 

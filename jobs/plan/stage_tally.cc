@@ -39,7 +39,8 @@ void StageTally::Took(const std::vector<Batch>& batches) {
   for (const Batch& batch : batches) tokens += static_cast<double>(batch.tokens);
   if (tokens == 0) return;
   const double bytes = static_cast<double>(in_.config->d_model * in_.types.compute_bytes);
-  const double room = static_cast<double>(in_.machine->memory_bytes_per_rank - StreamedBytes(in_));
+  const int64_t taken = in_.machine->process_bytes + ActivationBytes(in_, in_.budget) + StreamedSliceBytes(in_);
+  const double room = static_cast<double>(in_.machine->memory_bytes_per_rank - taken);
   cost_.weight_readings += std::ceil(tokens * bytes / std::max(room, static_cast<double>(in_.budget) * bytes));
 }
 
