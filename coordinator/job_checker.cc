@@ -100,13 +100,15 @@ class FileJobChecker final : public JobChecker {
   absl::StatusOr<ModelPlan> Plan(const JobSpec& spec, int ranks) const override {
     BEARING_ASSIGN_OR_RETURN(std::unique_ptr<sharding::CheckpointReader> reader, OpenModel(spec));
     BEARING_ASSIGN_OR_RETURN(sharding::ShardPlan plan, PlanModel(*reader, ranks));
-    const int64_t disk_size = sharding::DTypeSize(reader->config().dtype);
     const int64_t compute_size =
         sharding::DTypeSize(spec.model().dtype() == "bfloat16" ? sharding::DType::kBF16 : sharding::DType::kF32);
     ModelPlan result;
     result.plan = ToProto(plan);
-    for (const sharding::RankPlan& rank : plan.ranks)
-      result.compute_bytes.push_back(rank.weight_bytes / disk_size * compute_size);
+    const bool may_stream = spec.model().residency() != "resident";
+    for (const sharding::RankPlan& rank : plan.ranks) {
+      const sharding::RankElements elements = sharding::CountElements(reader->layout(), rank);
+      result.compute_bytes.push_back((may_stream ? elements.streamed : elements.resident) * compute_size);
+    }
     return result;
   }
 };

@@ -16,7 +16,8 @@ namespace bearing::coordinator {
 // How a model is cut over a group, and the weights each rank then holds.
 struct ModelPlan {
   bearing::v1::ShardPlan plan;
-  // By rank, at the dtype the job computes in (the plan's own figures are at the dtype of the disk).
+  // What each rank needs for weights at the least, in the type the job computes in: all of its slice, or, where layers may be
+  // streamed, two layers' (the plan's own figures are in the type of the disk).
   std::vector<int64_t> compute_bytes;
 };
 

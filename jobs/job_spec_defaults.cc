@@ -15,6 +15,7 @@ constexpr const char* kRefusalMarkers[] = {
 void ApplyDefaults(bearing::v1::JobSpec& spec) {
   bearing::v1::Model& model = *spec.mutable_model();
   if (model.dtype().empty()) model.set_dtype("float32");
+  if (model.residency().empty()) model.set_residency("auto");
   for (const PromptField& field : PromptFields()) {
     if (FindSource(spec, field) == nullptr) continue;
     bearing::v1::PromptSource& source = MutableSource(spec, field);

@@ -68,6 +68,7 @@ void CheckUnique(const List& values, std::string_view field, Violations& out) {
 void CheckModel(const JobSpec& spec, Violations& out) {
   if (spec.model().path().empty()) out.Add("model.path", "missing: give the folder of the model");
   CheckChoice(spec.model().dtype(), "model.dtype", {"float32", "bfloat16"}, out);
+  CheckChoice(spec.model().residency(), "model.residency", {"auto", "resident", "streamed"}, out);
 }
 
 void CheckConcept(const JobSpec& spec, Violations& out) {

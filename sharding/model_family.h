@@ -13,7 +13,7 @@ namespace bearing::sharding {
 
 // Does a projection have a bias? A key names the flag in config.json; "" with a fallback of its own is a constant.
 struct BiasRule {
-  std::string_view key;
+  std::string_view key = {};
   bool fallback = false;
 };
 
@@ -34,9 +34,9 @@ struct ModelFamily {
   std::string_view model_type;    // Key `model_type` of config.json.
   std::string_view architecture;  // The one class in `architectures` with a language model head.
   NameStyle names = NameStyle::kLlama;
-  BiasRule qkv_bias;
-  BiasRule o_bias;
-  BiasRule mlp_bias;
+  BiasRule qkv_bias = {};
+  BiasRule o_bias = {};
+  BiasRule mlp_bias = {};
   bool qk_norm = false;
   bool post_norms = false;
   bool unit_offset_norm = false;

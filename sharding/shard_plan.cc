@@ -120,6 +120,28 @@ Range SliceOf(const ParamEntry& entry, const RankPlan& rank) {
   return {};
 }
 
+RankElements CountElements(const ParamLayout& layout, const RankPlan& rank) {
+  int64_t ends = 0;
+  std::vector<int64_t> layers;
+  for (const ParamEntry& entry : layout.entries()) {
+    const int64_t elements = SliceOf(entry, rank).size() * ElementsPerCut(entry);
+    if (entry.layer < 0) {
+      ends += elements;
+      continue;
+    }
+    layers.resize(std::max(layers.size(), static_cast<size_t>(entry.layer) + 1));
+    layers[static_cast<size_t>(entry.layer)] += elements;
+  }
+  RankElements counts{.resident = ends, .streamed = 0};
+  int64_t pair = 0;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    counts.resident += layers[i];
+    pair = std::max(pair, layers[i] + (layers.size() > 1 ? layers[(i + 1) % layers.size()] : 0));
+  }
+  counts.streamed = ends + pair;
+  return counts;
+}
+
 Range OwnedSliceOf(const ParamEntry& entry, const ShardPlan& plan, int64_t rank) {
   Range owned = SliceOf(entry, plan.ranks[static_cast<size_t>(rank)]);
   // Ranges only grow with the rank, so what lower ranks hold is a prefix of this one.

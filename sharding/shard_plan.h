@@ -49,6 +49,14 @@ absl::StatusOr<ShardPlan> MakeShardPlan(const ModelConfig& config, const ParamLa
 // The range of `entry` on its cut axis, in elements, that a rank with plan `rank` holds; the whole axis for kNone.
 Range SliceOf(const ParamEntry& entry, const RankPlan& rank);
 
+// Stored elements that a rank holds.
+struct RankElements {
+  int64_t resident = 0;  // All of them.
+  // While layers are streamed: what stands before and behind the layers, and the two largest neighbours among these.
+  int64_t streamed = 0;
+};
+RankElements CountElements(const ParamLayout& layout, const RankPlan& rank);
+
 // Does this rank own (write back, count) the slice? False only for copies: replicated tensors on ranks > 0 and KV heads that
 // a lower rank holds too (then the owned part is returned by OwnedSliceOf, possibly empty).
 Range OwnedSliceOf(const ParamEntry& entry, const ShardPlan& plan, int64_t rank);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
+#include "worker/memory.h"
 
 namespace bearing::worker {
 
@@ -15,6 +16,8 @@ absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
   if (decoder_ == nullptr) {
     model::DecoderOptions options;
     options.dtype = ComputeType(spec);
+    BEARING_ASSIGN_OR_RETURN(options.residency, ChooseResidency());
+    options.stream_tokens = stream_tokens;
     options.progress = [this](int64_t done, int64_t total) {
       if (!is_rank0()) return;
       bearing::v1::Progress progress;
@@ -27,6 +30,18 @@ absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
     BEARING_ASSIGN_OR_RETURN(decoder_, model::Decoder::Load(*reader, plan, *comm, options));
   }
   return decoder_.get();
+}
+
+absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
+  if (spec.model().residency() == "resident") return model::Residency::kResident;
+  if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
+  const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[comm->rank()]);
+  const auto bytes = elements.resident * static_cast<int64_t>(c10::elementSize(ComputeType(spec)));
+  // A fifth is left for activations and the operating system.
+  const bool fits = bytes <= AvailableMemoryBytes() / comm->size() / 5 * 4;
+  at::Tensor misfits = at::full({1}, fits ? 0 : 1, at::kLong);
+  BEARING_RETURN_IF_ERROR(comm->AllReduce(misfits, comm::ReduceOp::kMax));
+  return misfits.item<int64_t>() == 0 ? model::Residency::kResident : model::Residency::kStreamed;
 }
 
 absl::Status JobContext::Step(bearing::v1::Stage stage, int64_t done, int64_t total, const std::string& unit,

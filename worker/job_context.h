@@ -37,6 +37,7 @@ struct JobContext {
   comm::Communicator* comm = nullptr;
   const sharding::CheckpointReader* reader = nullptr;
   int64_t token_budget = 2048;
+  int64_t stream_tokens = 1 << 16;  // Tokens that go through a streamed layer together.
 
   JobObserver* observer = nullptr;                   // Rank 0.
   std::unique_ptr<jobs::OutputFolder> output;        // Rank 0.
@@ -78,6 +79,9 @@ struct JobContext {
   }
 
  private:
+  // What the job says, or resident where it fits on every rank. Collective.
+  absl::StatusOr<model::Residency> ChooseResidency();
+
   std::unique_ptr<model::Decoder> decoder_;
 };
 

@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 
@@ -128,10 +129,14 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context); }));
   // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const int64_t budget = steer::TokenBudget(context.reader->config(), AvailableMemoryBytes() / comm.size() / 4);
-  at::Tensor negated = at::full({1}, -budget, at::kLong);
+  const int64_t quarter = AvailableMemoryBytes() / comm.size() / 4;
+  const sharding::ModelConfig& config = context.reader->config();
+  // Of a token that waits between layers, the residual stream is kept, in fp32 at the most.
+  const int64_t waiting = std::clamp<int64_t>(quarter / (4 * config.d_model), 4096, int64_t{1} << 22);
+  at::Tensor negated = at::tensor({-steer::TokenBudget(config, quarter), -waiting}, at::kLong);
   BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));
-  context.token_budget = -negated.item<int64_t>();
+  context.token_budget = -negated[0].item<int64_t>();
+  context.stream_tokens = -negated[1].item<int64_t>();
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));

@@ -107,6 +107,7 @@ TEST_F(JobCheckerTest, RanksThatCannotCutTheModelAreRefused) {
 }
 
 TEST_F(JobCheckerTest, PlansInTheDtypeThatComputes) {
+  spec_.mutable_model()->set_residency("resident");
   auto wide = checker_->Plan(spec_, 2);
   ASSERT_TRUE(wide.ok()) << wide.status();
   ASSERT_EQ(wide->plan.ranks_size(), 2);

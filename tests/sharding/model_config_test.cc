@@ -88,12 +88,12 @@ TEST(ModelConfigTest, Llama31) {
   EXPECT_FALSE(attention.o_bias);
   EXPECT_DOUBLE_EQ(attention.scale, 1 / std::sqrt(128.0));
   EXPECT_EQ(config->layers[0].mlp.intermediate_size, 14336);
-  EXPECT_EQ(config->rope.scaling, RopeScaling::kLlama3);
-  EXPECT_DOUBLE_EQ(config->rope.theta, 500000.0);
-  EXPECT_DOUBLE_EQ(config->rope.factor, 8.0);
-  EXPECT_DOUBLE_EQ(config->rope.low_freq_factor, 1.0);
-  EXPECT_DOUBLE_EQ(config->rope.high_freq_factor, 4.0);
-  EXPECT_EQ(config->rope.original_max_positions, 8192);
+  EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kLlama3);
+  EXPECT_DOUBLE_EQ(config->ropes[0].theta, 500000.0);
+  EXPECT_DOUBLE_EQ(config->ropes[0].factor, 8.0);
+  EXPECT_DOUBLE_EQ(config->ropes[0].low_freq_factor, 1.0);
+  EXPECT_DOUBLE_EQ(config->ropes[0].high_freq_factor, 4.0);
+  EXPECT_EQ(config->ropes[0].original_max_positions, 8192);
   EXPECT_FALSE(config->tied_embeddings);
   EXPECT_EQ(config->dtype, DType::kBF16);
   EXPECT_THAT(config->eos_token_ids, ::testing::ElementsAre(128001, 128008, 128009));
@@ -108,9 +108,9 @@ TEST(ModelConfigTest, Llama31InTheNewSpelling) {
   config["rope_parameters"] = rope;
   const auto parsed = Parse(config.dump());
   ASSERT_TRUE(Succeeds(parsed));
-  EXPECT_EQ(parsed->rope.scaling, RopeScaling::kLlama3);
-  EXPECT_DOUBLE_EQ(parsed->rope.theta, 500000.0);
-  EXPECT_EQ(parsed->rope.original_max_positions, 8192);
+  EXPECT_EQ(parsed->ropes[0].scaling, RopeScaling::kLlama3);
+  EXPECT_DOUBLE_EQ(parsed->ropes[0].theta, 500000.0);
+  EXPECT_EQ(parsed->ropes[0].original_max_positions, 8192);
 }
 
 TEST(ModelConfigTest, SmolLm2) {
@@ -119,8 +119,8 @@ TEST(ModelConfigTest, SmolLm2) {
   EXPECT_EQ(config->layers.size(), 30u);
   EXPECT_EQ(config->layers[0].attention.num_heads, 9);
   EXPECT_EQ(config->layers[0].attention.num_kv_heads, 3);
-  EXPECT_DOUBLE_EQ(config->rope.theta, 100000.0);
-  EXPECT_EQ(config->rope.scaling, RopeScaling::kNone);
+  EXPECT_DOUBLE_EQ(config->ropes[0].theta, 100000.0);
+  EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kNone);
   EXPECT_TRUE(config->tied_embeddings);
   EXPECT_EQ(config->dtype, DType::kBF16);
   EXPECT_THAT(config->eos_token_ids, ::testing::ElementsAre(2));
@@ -129,8 +129,8 @@ TEST(ModelConfigTest, SmolLm2) {
 TEST(ModelConfigTest, Yi) {
   const auto config = Parse(kYi);
   ASSERT_TRUE(Succeeds(config));
-  EXPECT_DOUBLE_EQ(config->rope.theta, 5000000.0);
-  EXPECT_EQ(config->rope.scaling, RopeScaling::kNone);
+  EXPECT_DOUBLE_EQ(config->ropes[0].theta, 5000000.0);
+  EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kNone);
   EXPECT_EQ(config->layers[0].attention.num_kv_heads, 4);
   EXPECT_EQ(config->layers[0].attention.head_dim, 128);
 }
@@ -140,7 +140,7 @@ TEST(ModelConfigTest, Qwen2InBothSpellings) {
     const auto config = Parse(text);
     ASSERT_TRUE(Succeeds(config));
     EXPECT_EQ(config->family, "qwen2");
-    EXPECT_DOUBLE_EQ(config->rope.theta, 1000000.0);
+    EXPECT_DOUBLE_EQ(config->ropes[0].theta, 1000000.0);
     EXPECT_EQ(config->dtype, DType::kBF16);
     EXPECT_TRUE(config->layers[23].attention.qkv_bias);
     EXPECT_FALSE(config->layers[23].attention.o_bias);
@@ -177,7 +177,7 @@ TEST(ModelConfigTest, DefaultsOfKeysThatOldFilesLack) {
   EXPECT_EQ(config->layers[0].attention.num_kv_heads, 32);
   EXPECT_EQ(config->max_positions, 2048);
   EXPECT_DOUBLE_EQ(config->norm.eps, 1e-6);
-  EXPECT_DOUBLE_EQ(config->rope.theta, 10000.0);
+  EXPECT_DOUBLE_EQ(config->ropes[0].theta, 10000.0);
   EXPECT_EQ(config->dtype, DType::kF32);
   EXPECT_FALSE(config->tied_embeddings);
   EXPECT_TRUE(config->eos_token_ids.empty());
@@ -193,16 +193,16 @@ TEST(ModelConfigTest, LinearRope) {
   for (const char* key : {"type", "rope_type"}) {
     const auto config = Parse(With(kYi, {{"rope_scaling", {{key, "linear"}, {"factor", 2}}}}));
     ASSERT_TRUE(Succeeds(config));
-    EXPECT_EQ(config->rope.scaling, RopeScaling::kLinear);
-    EXPECT_DOUBLE_EQ(config->rope.factor, 2.0);
-    EXPECT_DOUBLE_EQ(config->rope.theta, 5000000.0);
+    EXPECT_EQ(config->ropes[0].scaling, RopeScaling::kLinear);
+    EXPECT_DOUBLE_EQ(config->ropes[0].factor, 2.0);
+    EXPECT_DOUBLE_EQ(config->ropes[0].theta, 5000000.0);
   }
 }
 
 TEST(ModelConfigTest, Llama3RopeTakesTheModelsLengthWithoutItsOwn) {
   json config = json::parse(kLlama31);
   config["rope_scaling"].erase("original_max_position_embeddings");
-  EXPECT_EQ(Parse(config.dump())->rope.original_max_positions, 131072);
+  EXPECT_EQ(Parse(config.dump())->ropes[0].original_max_positions, 131072);
 }
 
 TEST(ModelConfigTest, SlidingWindowThatCutsNothing) {
@@ -226,29 +226,24 @@ TEST_P(ModelConfigTestUnsupported, IsNamed) {
 INSTANTIATE_TEST_SUITE_P(
     All, ModelConfigTestUnsupported,
     ::testing::Values(
-        std::tuple{kYi, Change{"model_type", "gemma2"}, "model_type"},
+        std::tuple{kYi, Change{"model_type", "gemma4"}, "model_type"},
         std::tuple{kYi, Change{"architectures", {"LlamaForSequenceClassification"}}, "architectures"},
         std::tuple{kYi, Change{"hidden_act", "gelu"}, "hidden_act"},
         std::tuple{kYi, Change{"quantization_config", {{"quant_method", "awq"}}}, "quantization_config"},
         std::tuple{kYi, Change{"compression_config", {{"format", "x"}}}, "compression_config"},
         std::tuple{kYi, Change{"auto_map", {{"AutoModelForCausalLM", "modeling.Other"}}}, "auto_map.AutoModelForCausalLM"},
         std::tuple{kYi, Change{"partial_rotary_factor", 0.5}, "partial_rotary_factor"},
-        std::tuple{kYi, Change{"rope_scaling", {{"type", "dynamic"}, {"factor", 2.0}}}, "rope_scaling.type"},
-        std::tuple{kYi, Change{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}, "rope_scaling.rope_type"},
-        std::tuple{kYi, Change{"rope_parameters", {{"rope_type", "longrope"}}}, "rope_parameters.rope_type"},
+        std::tuple{kYi, Change{"rope_scaling", {{"type", "ntk"}, {"factor", 2.0}}}, "rope_scaling.type"},
+        std::tuple{kYi, Change{"rope_parameters", {{"rope_type", "proportional"}}}, "rope_parameters.rope_type"},
         std::tuple{kYi, Change{"rope_parameters", {{"partial_rotary_factor", 0.25}}}, "rope_parameters.partial_rotary_factor"},
         std::tuple{kYi, Change{"torch_dtype", "float8_e4m3fn"}, "torch_dtype"},
         std::tuple{kYi, Change{"dtype", "float64"}, "dtype"},
-        std::tuple{kQwen2Old, Change{"layer_types", std::vector<std::string>(24, "sliding_attention")}, "layer_types"}));
-
-TEST(ModelConfigTest, SlidingWindowInUseIsNamed) {
-  EXPECT_TRUE(Fails(Parse(With(kQwen2Old, {{"use_sliding_window", true}, {"sliding_window", 4096}})),
-                    absl::StatusCode::kUnimplemented, "key=use_sliding_window", "layers 21 to 23"));
-}
+        std::tuple{kYi, Change{"layer_types", std::vector<std::string>(32, "sliding_attention")}, "layer_types"},
+        std::tuple{kQwen2Old, Change{"layer_types", std::vector<std::string>(24, "linear_attention")}, "layer_types"}));
 
 TEST(ModelConfigTest, UnknownFamilyListsTheKnown) {
   EXPECT_TRUE(
-      Fails(Parse(With(kYi, {{"model_type", "mamba"}})), absl::StatusCode::kUnimplemented, "\"mamba\"", "llama, qwen2"));
+      Fails(Parse(With(kYi, {{"model_type", "mamba"}})), absl::StatusCode::kUnimplemented, "\"mamba\"", "llama, mistral, qwen, qwen2"));
 }
 
 // ---- Wrong values are refused by the name of their key.

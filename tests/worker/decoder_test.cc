@@ -1,5 +1,8 @@
 #include "worker/model/decoder.h"
 
+#include <algorithm>
+#include <filesystem>
+
 #include "tests/worker/tiny_model.h"
 #include "worker/steer/direction_file.h"
 
@@ -58,9 +61,22 @@ TEST_P(DecoderTest, EqualsTransformersInFloat32) {
   }
 }
 
+// Every model that has a float32 trace.
+std::vector<std::string> TinyModels() {
+  constexpr std::string_view kEnd = ".plain.safetensors";
+  std::vector<std::string> models;
+  for (const auto& file : std::filesystem::directory_iterator(TinyPath("traces"))) {
+    const std::string name = file.path().filename();
+    if (!name.ends_with(kEnd) || name.find("-bfloat16.") != std::string::npos) continue;
+    models.push_back(name.substr(0, name.size() - kEnd.size()));
+  }
+  std::sort(models.begin(), models.end());
+  return models;
+}
+
 std::vector<Case> AllCases() {
   std::vector<Case> cases;
-  for (const char* model : {"llama-tied", "qwen2-untied", "llama3-rope", "qwen2-bf16", "llama-sharded"}) {
+  for (const std::string& model : TinyModels()) {
     for (const char* kind : {"plain", "ablated", "added"}) {
       for (const int ranks : {1, 2, 3, 4}) cases.push_back({model, kind, ranks});
     }

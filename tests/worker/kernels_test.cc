@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <numbers>
+
 #include "worker/model/attention.h"
 #include "worker/model/linear.h"
 
@@ -27,20 +30,39 @@ TEST_P(KernelsTest, RmsNorm) {
   const at::Tensor w = at::randn({37}).to(type());
   const at::Tensor wide = x.to(at::kDouble);
   const at::Tensor want = wide / at::sqrt(at::mean(wide * wide, {1}, true) + 1e-5) * w.to(at::kDouble);
-  ExpectNear(RmsNorm(x, w, 1e-5), want);
+  for (const bool cast_first : {true, false}) ExpectNear(RmsNorm(x, {w.to(at::kFloat), cast_first}, 1e-5), want);
+}
+
+TEST_P(KernelsTest, RmsNormHeadsNormalizesEachHeadAndLeavesOtherColumns) {
+  at::Tensor x = at::randn({5, 4 * 6}).to(type());
+  const at::Tensor w = at::randn({6}).to(type());
+  at::Tensor want = x.to(at::kDouble).clone();
+  const at::Tensor heads = want.narrow(1, 6, 12).reshape({5, 2, 6});
+  want.narrow(1, 6, 12).copy_(
+      (heads / at::sqrt(at::mean(heads * heads, {2}, true) + 1e-6) * w.to(at::kDouble)).reshape({5, 12}));
+  RmsNormHeads(x, 6, 2, 6, {w.to(at::kFloat)}, 1e-6);
+  ExpectNear(x, want);
 }
 
 TEST_P(KernelsTest, SiluMultiply) {
   const at::Tensor gate_up = (at::randn({6, 2 * 53}) * 8).to(type());
   const at::Tensor gate = gate_up.narrow(1, 0, 53).to(at::kDouble);
-  ExpectNear(SiluMultiply(gate_up), gate * at::sigmoid(gate) * gate_up.narrow(1, 53, 53).to(at::kDouble));
+  ExpectNear(GatedActivation(gate_up, sharding::Activation::kSilu), gate * at::sigmoid(gate) * gate_up.narrow(1, 53, 53).to(at::kDouble));
+}
+
+TEST_P(KernelsTest, GeluTanhMultiply) {
+  const at::Tensor gate_up = (at::randn({6, 2 * 53}) * 4).to(type());
+  const at::Tensor gate = gate_up.narrow(1, 0, 53).to(at::kDouble);
+  const at::Tensor tanh = at::tanh(std::sqrt(2.0 / std::numbers::pi) * (gate + 0.044715 * gate * gate * gate));
+  ExpectNear(GatedActivation(gate_up, sharding::Activation::kGeluTanh),
+             0.5 * gate * (1.0 + tanh) * gate_up.narrow(1, 53, 53).to(at::kDouble));
 }
 
 TEST_P(KernelsTest, SiluOfLargeValuesIsFinite) {
   at::Tensor gate_up = at::full({1, 4}, 1.0).to(type());
   gate_up[0][0] = -1000.0;
   gate_up[0][1] = 1000.0;
-  const at::Tensor y = SiluMultiply(gate_up).to(at::kDouble);
+  const at::Tensor y = GatedActivation(gate_up, sharding::Activation::kSilu).to(at::kDouble);
   EXPECT_NEAR(y[0][0].item<double>(), 0.0, 1e-30);
   EXPECT_NEAR(y[0][1].item<double>(), 1000.0, 1.0);
 }
@@ -88,9 +110,17 @@ TEST_P(KernelsTest, AttentionEqualsTheFormulaWithParentAndGroups) {
   const at::Tensor v = at::randn({9, kv_heads * e}).to(type());
   // Tokens 0..3 are a prefix, 4..6 and 7..8 continue it.
   std::vector<AttentionRow> rows(3);
-  rows[0] = {0, 4, {{&k, &v, 0, 4}}, 1};
-  rows[1] = {4, 3, {{&k, &v, 0, 4}, {&k, &v, 4, 3}}, 2};
-  rows[2] = {7, 2, {{&k, &v, 0, 4}, {&k, &v, 7, 2}}, 2};
+  constexpr KeySource kHere = KeySource::kBatch;
+  rows[0] = {0, 4, {{kHere, 0, 4}}, 1};
+  rows[1] = {4, 3, {{kHere, 0, 4}, {kHere, 4, 3}}, 2};
+  rows[2] = {7, 2, {{kHere, 0, 4}, {kHere, 7, 2}}, 2};
+  struct Variant {
+    double softcap;
+    int64_t window;
+  };
+  for (const Variant variant : {Variant{0, 0}, Variant{0, 3}, Variant{1.5, 0}, Variant{1.5, 2}}) {
+  shape.logit_softcap = variant.softcap;
+  shape.window = variant.window;
   at::Tensor want = at::zeros({9, heads * e}, at::kDouble);
   const std::vector<std::vector<int64_t>> keys = {{0, 1, 2, 3}, {0, 1, 2, 3, 4, 5, 6}, {0, 1, 2, 3, 7, 8}};
   for (size_t r = 0; r < rows.size(); ++r) {
@@ -100,14 +130,19 @@ TEST_P(KernelsTest, AttentionEqualsTheFormulaWithParentAndGroups) {
       const int64_t visible = static_cast<int64_t>(keys[r].size()) - rows[r].num_queries + 1 + i;
       for (int64_t h = 0; h < heads; ++h) {
         const int64_t g = shape.kv_head_of[h];
-        const at::Tensor kk = k.to(at::kDouble).index_select(0, index).narrow(0, 0, visible).narrow(1, g * e, e);
-        const at::Tensor vv = v.to(at::kDouble).index_select(0, index).narrow(0, 0, visible).narrow(1, g * e, e);
-        const at::Tensor p = at::softmax(at::mv(kk, q.to(at::kDouble)[t].narrow(0, h * e, e)) * shape.scale, 0);
+        const int64_t first = variant.window > 0 ? std::max<int64_t>(visible - variant.window, 0) : 0;
+        const at::Tensor seen = index.narrow(0, first, visible - first);
+        const at::Tensor kk = k.to(at::kDouble).index_select(0, seen).narrow(1, g * e, e);
+        const at::Tensor vv = v.to(at::kDouble).index_select(0, seen).narrow(1, g * e, e);
+        at::Tensor scores = at::mv(kk, q.to(at::kDouble)[t].narrow(0, h * e, e)) * shape.scale;
+        if (variant.softcap > 0) scores = at::tanh(scores / variant.softcap) * variant.softcap;
+        const at::Tensor p = at::softmax(scores, 0);
         want[t].narrow(0, h * e, e).copy_(at::mv(vv.t(), p));
       }
     }
   }
-  ExpectNear(Attend(shape, q, rows), want);
+  ExpectNear(Attend(shape, q, rows, {KeyValues{k, v}, {}, {}}), want);
+  }
 }
 
 TEST(LinearTest, EveryPathGivesTheProduct) {

@@ -145,9 +145,16 @@ TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
   });
   ASSERT_TRUE(plain.ok()) << plain;
 
-  for (const int ranks : {1, 2, 3}) {
+  struct Layout {
+    int ranks;
+    model::Residency residency;
+    int64_t stream_tokens;
+  };
+  for (const Layout layout : {Layout{1, model::Residency::kResident, 0}, Layout{2, model::Residency::kResident, 0},
+                              Layout{3, model::Residency::kResident, 0}, Layout{1, model::Residency::kStreamed, 1 << 16},
+                              Layout{2, model::Residency::kStreamed, 1 << 16}, Layout{2, model::Residency::kStreamed, 60}}) {
     for (const int64_t budget : {int64_t{20}, int64_t{100}, int64_t{4096}}) {
-      const absl::Status status = WithDecoder(folder, ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+      const auto body = [&](model::Decoder& decoder) -> absl::Status {
         CandidateScorer scorer(decoder, positive, negative, tokens, budget);
         BEARING_RETURN_IF_ERROR(scorer.RunBaseline());
         std::vector<int> seen(candidates.size(), 0);
@@ -162,8 +169,14 @@ TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
         BEARING_RETURN_IF_ERROR(scorer.ScoreKl(candidates, expect(kl, "kl")));
         BEARING_RETURN_IF_ERROR(scorer.ScoreBypass(candidates, expect(bypass, "bypass")));
         EXPECT_THAT(seen, ::testing::Each(3));
+        if (layout.stream_tokens == 1 << 16) {
+          // Four stages; behind the last layer the first is read ahead once.
+          EXPECT_EQ(decoder.layers_read(), 4 * decoder.config().num_layers() + 1);
+        }
         return scorer.ScoreInduce({}, expect(induce, "none"));
-      });
+      };
+      const absl::Status status =
+          WithDecoder(folder, layout.ranks, at::kFloat, body, model::GemmPath::kPlain, layout.residency, layout.stream_tokens);
       ASSERT_TRUE(status.ok()) << status;
     }
   }
@@ -210,7 +223,7 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
         BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(decoder, tasks, options));
         EXPECT_EQ(got, want) << "ranks=" << ranks << " budget=" << budget;
         return absl::OkStatus();
-      });
+      }, model::GemmPath::kPlain, ranks == 2 && budget > 16 ? model::Residency::kStreamed : model::Residency::kResident);
       ASSERT_TRUE(status.ok()) << status;
     }
   }

@@ -61,7 +61,8 @@ inline double WorstRelative(const at::Tensor& got, const at::Tensor& want) {
 // Runs `body` with a decoder of the model on `ranks` thread ranks.
 inline absl::Status WithDecoder(const std::string& folder, int ranks, at::ScalarType dtype,
                                 const std::function<absl::Status(model::Decoder&)>& body,
-                                model::GemmPath path = model::GemmPath::kPlain) {
+                                model::GemmPath path = model::GemmPath::kPlain,
+                                model::Residency residency = model::Residency::kResident, int64_t stream_tokens = 1 << 16) {
   return comm::RunThreadRanks(ranks, [&](comm::Communicator& comm) -> absl::Status {
     auto reader = sharding::CheckpointReader::Open(folder);
     if (!reader.ok()) return reader.status();
@@ -70,6 +71,8 @@ inline absl::Status WithDecoder(const std::string& folder, int ranks, at::Scalar
     model::DecoderOptions options;
     options.dtype = dtype;
     options.gemm_path = path;
+    options.residency = residency;
+    options.stream_tokens = stream_tokens;
     auto decoder = model::Decoder::Load(**reader, *plan, comm, options);
     if (!decoder.ok()) return decoder.status();
     return body(**decoder);

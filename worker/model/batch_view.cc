@@ -8,17 +8,6 @@
 namespace bearing::model {
 namespace {
 
-std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch) {
-  std::vector<GroupRows> rows;
-  rows.reserve(batch.groups.size());
-  for (const Group& group : batch.groups) {
-    if (group.num_segments == 0) continue;
-    const Segment& last = batch.segments[group.first_segment + group.num_segments - 1];
-    rows.push_back({&group.intervention, batch.segments[group.first_segment].begin, last.begin + last.length});
-  }
-  return rows;
-}
-
 // The same in x once it holds only the tokens in `read`.
 std::vector<GroupRows> OnlyRead(std::vector<GroupRows> rows, absl::Span<const int64_t> read) {
   for (GroupRows& group : rows) {
@@ -83,6 +72,17 @@ absl::Status MarkLong(const PackedBatch& batch, const KvCache* cache, int64_t bo
 }
 
 }  // namespace
+
+std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch) {
+  std::vector<GroupRows> rows;
+  rows.reserve(batch.groups.size());
+  for (const Group& group : batch.groups) {
+    if (group.num_segments == 0) continue;
+    const Segment& last = batch.segments[group.first_segment + group.num_segments - 1];
+    rows.push_back({&group.intervention, batch.segments[group.first_segment].begin, last.begin + last.length});
+  }
+  return rows;
+}
 
 absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, const PackedBatch& batch,
                                         absl::Span<const int64_t> read, const KvCache* cache) {

@@ -37,6 +37,9 @@ struct BatchView {
 absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, const PackedBatch& batch,
                                         absl::Span<const int64_t> read, const KvCache* cache);
 
+// Rows of x that each group covers while x holds all tokens.
+std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch);
+
 // Length above which longrope uses its other frequencies; 0 when the model has no longrope.
 int64_t LongRopeBoundary(const sharding::ModelConfig& config);
 

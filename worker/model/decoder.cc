@@ -53,15 +53,25 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const sharding::Checkpoin
 
 absl::Status Decoder::LoadWeights(const DecoderOptions& options) {
   const WeightLoader loader(reader_, plan_, comm_.rank(), dtype_, gemm_path_);
+  stream_tokens_ = options.stream_tokens;
   const int64_t steps = config().num_layers() + 1;
-  BEARING_ASSIGN_OR_RETURN(weights_, loader.LoadEnds());
+  BEARING_ASSIGN_OR_RETURN(ends_, loader.LoadEnds());
   options.progress(1, steps);
-  weights_.layers.reserve(config().num_layers());
-  for (int64_t layer = 0; layer < config().num_layers(); ++layer) {
-    BEARING_ASSIGN_OR_RETURN(weights_.layers.emplace_back(), loader.LoadLayer(layer));
-    options.progress(layer + 2, steps);
+  if (options.residency == Residency::kStreamed) {
+    layers_ = StreamLayers(loader, config().num_layers());
+    options.progress(steps, steps);
+    return absl::OkStatus();
   }
+  BEARING_ASSIGN_OR_RETURN(layers_, LoadResidentLayers(loader, config().num_layers(),
+                                                       [&](int64_t done) { options.progress(done + 1, steps); }));
   return absl::OkStatus();
+}
+
+absl::StatusOr<const LayerWeights*> Decoder::LayerAt(int64_t layer) {
+  absl::StatusOr<const LayerWeights*> weights = layers_->Get(layer);
+  // Reading can fail on one rank alone.
+  if (layers_->residency() == Residency::kStreamed) BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm_, weights.status()));
+  return weights;
 }
 
 absl::Status Decoder::AddWrite(const std::vector<GroupRows>& groups, const NormGain& post_norm, at::Tensor& write,
@@ -82,21 +92,20 @@ absl::Status Decoder::AddWrite(const std::vector<GroupRows>& groups, const NormG
 absl::StatusOr<at::Tensor> Decoder::Embed(const PackedBatch& batch) {
   const int64_t d = config().d_model;
   const sharding::Range vocab = local_vocab();
-  at::Tensor write = at::zeros({batch.num_tokens(), d}, weights_.embedding.scalar_type());
+  at::Tensor write = at::zeros({batch.num_tokens(), d}, ends_.embedding.scalar_type());
   for (int64_t t = 0; t < batch.num_tokens(); ++t) {
     const int64_t id = batch.token_ids[t];
     if (id < 0 || id >= config().vocab_size) {
       return absl::InvalidArgumentError(
           absl::StrCat("token id outside the vocabulary: id=", id, " vocab=", config().vocab_size));
     }
-    if (id >= vocab.begin && id < vocab.end) CopyRow(weights_.embedding, id - vocab.begin, write, t);
+    if (id >= vocab.begin && id < vocab.end) CopyRow(ends_.embedding, id - vocab.begin, write, t);
   }
   write = write.to(dtype_);
   // The scale itself is rounded to the compute type, as transformers does.
   if (config().embedding_scale != 1.0) write.mul_(at::scalar_tensor(config().embedding_scale, dtype_).item());
   at::Tensor x = at::zeros_like(write);
-  BEARING_ASSIGN_OR_RETURN(const BatchView view, MakeBatchView(config(), batch, {}, nullptr));
-  BEARING_RETURN_IF_ERROR(AddWrite(view.groups, NormGain(), write, x));
+  BEARING_RETURN_IF_ERROR(AddWrite(RowsOfGroups(batch), NormGain(), write, x));
   return x;
 }
 
@@ -117,8 +126,8 @@ std::vector<int32_t> Decoder::RopeRows(const RopeTable& table, const BatchView& 
   return rows;
 }
 
-at::Tensor Decoder::Attention(const PackedBatch& batch, const BatchView& view, int64_t layer, KvCache* cache,
-                              at::Tensor& qkv) const {
+at::Tensor Decoder::Attention(const LayerWeights& weights, const PackedBatch& batch, const BatchView& view, int64_t layer,
+                              KvCache* cache, at::Tensor& qkv) const {
   const sharding::AttentionSpec& spec = config().layers[layer].attention;
   const sharding::RankPlan& rank = plan_.ranks[comm_.rank()];
   AttentionShape shape;
@@ -134,7 +143,6 @@ at::Tensor Decoder::Attention(const PackedBatch& batch, const BatchView& view, i
   const int64_t q_width = shape.num_heads * shape.head_dim;
   const int64_t kv_width = shape.num_kv_heads * shape.head_dim;
   if (spec.qk_norm) {
-    const LayerWeights& weights = weights_.layers[layer];
     RmsNormHeads(qkv, 0, shape.num_heads, shape.head_dim, weights.query_norm, config().norm.eps);
     RmsNormHeads(qkv, q_width, shape.num_kv_heads, shape.head_dim, weights.key_norm, config().norm.eps);
   }
@@ -165,22 +173,26 @@ at::Tensor Decoder::Attention(const PackedBatch& batch, const BatchView& view, i
   return Attend(shape, qkv, only_read ? view.read_rows : view.rows, {own, prefill, decoded});
 }
 
-at::Tensor Decoder::Mlp(int64_t layer, const at::Tensor& x) const {
+at::Tensor Decoder::Mlp(const LayerWeights& weights, int64_t layer, const at::Tensor& x) const {
   const sharding::LayerSpec& spec = config().layers[layer];
-  const LayerWeights& weights = weights_.layers[layer];
   if (spec.moe.num_experts > 0) return Mixture(weights.mixture, spec.moe, spec.mlp.activation, x);
   return weights.mlp.down.Forward(GatedActivation(weights.mlp.gate_up.Forward(x), spec.mlp.activation)).contiguous();
 }
 
-absl::Status Decoder::RunBlock(const PackedBatch& batch, const BatchView& view, int64_t layer, absl::Span<const int64_t> read,
-                               const RunOptions& options, at::Tensor& x) {
-  const LayerWeights& weights = weights_.layers[layer];
+absl::Status Decoder::RunBlock(const LayerWeights& weights, const PackedBatch& batch, const BatchView& view, int64_t layer,
+                               absl::Span<const int64_t> read, const RunOptions& options, at::Tensor& x) {
+  if (options.observe) options.observe(layer, x);
+  for (const GroupRows& group : view.groups) {
+    if (group.intervention->add.defined() && group.intervention->add_layer == layer) {
+      AddVectorRows(x, group.begin, group.end, group.intervention->add);
+    }
+  }
   const double eps = config().norm.eps;
   const bool only_read = layer + 1 == config().num_layers();
   const std::vector<GroupRows>& groups = only_read ? view.read_groups : view.groups;
 
   at::Tensor qkv = weights.qkv.Forward(RmsNorm(x, weights.input_norm, eps));
-  at::Tensor attended = Attention(batch, view, layer, options.cache, qkv);
+  at::Tensor attended = Attention(weights, batch, view, layer, options.cache, qkv);
   qkv.reset();
   if (only_read) {
     const at::Tensor index = at::from_blob(const_cast<int64_t*>(read.data()), {static_cast<int64_t>(read.size())}, at::kLong);
@@ -189,7 +201,7 @@ absl::Status Decoder::RunBlock(const PackedBatch& batch, const BatchView& view, 
   }
   at::Tensor write = weights.attention_out.Forward(attended).contiguous();
   BEARING_RETURN_IF_ERROR(AddWrite(groups, weights.attention_post_norm, write, x));
-  write = Mlp(layer, RmsNorm(x, weights.mlp_norm, eps));
+  write = Mlp(weights, layer, RmsNorm(x, weights.mlp_norm, eps));
   return AddWrite(groups, weights.mlp_post_norm, write, x);
 }
 
@@ -197,22 +209,20 @@ absl::Status Decoder::RunBlocks(const PackedBatch& batch, int64_t first, int64_t
                                 const RunOptions& options, at::Tensor& x) {
   BEARING_ASSIGN_OR_RETURN(const BatchView view, MakeBatchView(config(), batch, read, options.cache));
   for (int64_t layer = first; layer < end; ++layer) {
-    if (options.observe) options.observe(layer, x);
-    for (const GroupRows& group : view.groups) {
-      if (group.intervention->add.defined() && group.intervention->add_layer == layer) {
-        AddVectorRows(x, group.begin, group.end, group.intervention->add);
-      }
-    }
-    BEARING_RETURN_IF_ERROR(RunBlock(batch, view, layer, read, options, x));
+    BEARING_ASSIGN_OR_RETURN(const LayerWeights* const weights, LayerAt(layer));
+    BEARING_RETURN_IF_ERROR(RunBlock(*weights, batch, view, layer, read, options, x));
   }
-  if (end == config().num_layers() && options.observe) options.observe(end, x);
-  // A decode step has written one more token of each row to every layer.
-  if (options.cache != nullptr && end == config().num_layers()) {
-    for (const Segment& segment : batch.segments) {
-      if (segment.cache_row >= 0) ++options.cache->rows[segment.cache_row].decoded;
-    }
-  }
+  if (end == config().num_layers()) EndPass(batch, options, x);
   return absl::OkStatus();
+}
+
+void Decoder::EndPass(const PackedBatch& batch, const RunOptions& options, const at::Tensor& x) const {
+  if (options.observe) options.observe(config().num_layers(), x);
+  if (options.cache == nullptr) return;
+  // A decode step has written one more token of each row to every layer.
+  for (const Segment& segment : batch.segments) {
+    if (segment.cache_row >= 0) ++options.cache->rows[segment.cache_row].decoded;
+  }
 }
 
 absl::StatusOr<at::Tensor> Decoder::Run(const PackedBatch& batch, absl::Span<const int64_t> read, const RunOptions& options) {
@@ -222,7 +232,7 @@ absl::StatusOr<at::Tensor> Decoder::Run(const PackedBatch& batch, absl::Span<con
 }
 
 at::Tensor Decoder::LocalLogits(const at::Tensor& x_ND) const {
-  at::Tensor logits = weights_.unembedding.ForwardFloat(RmsNorm(x_ND, weights_.final_norm, config().norm.eps));
+  at::Tensor logits = ends_.unembedding.ForwardFloat(RmsNorm(x_ND, ends_.final_norm, config().norm.eps));
   const double cap = config().final_logit_softcap;
   if (cap > 0) logits = logits.div_(cap).tanh_().mul_(cap);
   return logits;

@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +23,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/model/batch_view.h"
 #include "worker/model/kv_cache.h"
+#include "worker/model/layer_store.h"
 #include "worker/model/packed_batch.h"
 #include "worker/model/rope.h"
 #include "worker/model/weight_loader.h"
@@ -32,6 +34,9 @@ struct DecoderOptions {
   at::ScalarType dtype = at::kFloat;  // kFloat or kBFloat16.
   // Unset: measured by rank 0 and shared with all.
   std::optional<GemmPath> gemm_path;
+  Residency residency = Residency::kResident;
+  // Streamed: tokens that go through a layer together at the most, so that their residuals fit.
+  int64_t stream_tokens = int64_t{1} << 16;
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};
 };
 
@@ -43,6 +48,21 @@ struct RunOptions {
   // Prefill: stores keys and values for decode steps. Decode: segments with a cache_row continue it.
   KvCache* cache = nullptr;
   ResidualObserver observe;  // May be empty.
+};
+
+// One batch on its way from the embedding, or from a block of another pass, to the final norm.
+struct Pass {
+  PackedBatch batch;
+  std::vector<int64_t> read;  // Tokens whose residual the last block gives, ascending.
+  RunOptions options;
+
+  // A branch: an earlier pass of the list, whose tokens this batch repeats whole, and the block at whose input it leaves it.
+  // The parent may not be a branch itself, and has no `done` (it runs as far as its branches need).
+  int parent = -1;
+  int64_t first = 0;
+
+  // Takes the residual stream [N, D] at the input of the final norm. May run collectives.
+  std::function<absl::Status(const at::Tensor& x_ND)> done;
 };
 
 class Decoder {
@@ -63,6 +83,10 @@ class Decoder {
   // Embed and all blocks: the residual stream [N, D] of the tokens in `read` at the input of the final norm.
   absl::StatusOr<at::Tensor> Run(const PackedBatch& batch, absl::Span<const int64_t> read, const RunOptions& options);
 
+  // Runs every pass to its end. Resident: one after the other, branches where they leave their parent. Streamed: all go through
+  // a layer together, so that each layer is read once, or once for every `stream_tokens` tokens.
+  absl::Status RunPasses(absl::Span<Pass> passes);
+
   // This rank's columns of the logits, fp32. x [N, D] -> [N, V].
   at::Tensor LocalLogits(const at::Tensor& x_ND) const;
 
@@ -73,6 +97,9 @@ class Decoder {
   const sharding::Range& local_vocab() const { return plan_.ranks[comm_.rank()].vocab; }
   comm::Communicator& comm() const { return comm_; }
   at::ScalarType dtype() const { return dtype_; }
+  Residency residency() const { return layers_->residency(); }
+  // Layers read from disk since the decoder was loaded.
+  int64_t layers_read() const { return layers_->layers_read(); }
   GemmPath gemm_path() const { return gemm_path_; }
 
  private:
@@ -83,10 +110,24 @@ class Decoder {
   // Sums the ranks' parts of a write and adds it to the residual stream, normalized and with the groups' ablations applied.
   absl::Status AddWrite(const std::vector<GroupRows>& groups, const NormGain& post_norm, at::Tensor& write, at::Tensor& x) const;
 
-  absl::Status RunBlock(const PackedBatch& batch, const BatchView& view, int64_t layer, absl::Span<const int64_t> read,
-                        const RunOptions& options, at::Tensor& x);
-  at::Tensor Attention(const PackedBatch& batch, const BatchView& view, int64_t layer, KvCache* cache, at::Tensor& qkv) const;
-  at::Tensor Mlp(int64_t layer, const at::Tensor& x) const;
+  // The weights of a layer; in a stream, ranks agree that all have them.
+  absl::StatusOr<const LayerWeights*> LayerAt(int64_t layer);
+
+  // What follows the last block.
+  void EndPass(const PackedBatch& batch, const RunOptions& options, const at::Tensor& x) const;
+
+  // A pass that is under way.
+  struct Active;
+  absl::StatusOr<Active> Start(Pass& pass, const at::Tensor* parent_x);
+  absl::Status Finish(Active& active);
+  absl::Status RunBranching(absl::Span<Pass> passes, size_t root, absl::Span<const size_t> branches);
+  absl::Status RunLayerByLayer(absl::Span<Pass> passes, absl::Span<const size_t> chosen);
+
+  absl::Status RunBlock(const LayerWeights& weights, const PackedBatch& batch, const BatchView& view, int64_t layer,
+                        absl::Span<const int64_t> read, const RunOptions& options, at::Tensor& x);
+  at::Tensor Attention(const LayerWeights& weights, const PackedBatch& batch, const BatchView& view, int64_t layer,
+                       KvCache* cache, at::Tensor& qkv) const;
+  at::Tensor Mlp(const LayerWeights& weights, int64_t layer, const at::Tensor& x) const;
 
   // The table of a layer's rotation, and the row of it for each token of the view.
   const RopeTable& RopeFor(int rope, int64_t positions) const;
@@ -97,7 +138,9 @@ class Decoder {
   comm::Communicator& comm_;
   at::ScalarType dtype_ = at::kFloat;
   GemmPath gemm_path_ = GemmPath::kPlain;
-  Weights weights_;
+  int64_t stream_tokens_ = 0;
+  EndWeights ends_;
+  std::unique_ptr<LayerStore> layers_;
   mutable std::vector<RopeTable> ropes_;  // As the config's; they grow with the longest sequence seen.
 };
 

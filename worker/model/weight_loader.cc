@@ -126,8 +126,8 @@ absl::StatusOr<LayerWeights> WeightLoader::LoadLayer(int64_t layer) const {
   return weights;
 }
 
-absl::StatusOr<Weights> WeightLoader::LoadEnds() const {
-  Weights weights;
+absl::StatusOr<EndWeights> WeightLoader::LoadEnds() const {
+  EndWeights weights;
   BEARING_ASSIGN_OR_RETURN(weights.embedding, Read(ParamRole::kEmbedding, -1));
   BEARING_ASSIGN_OR_RETURN(weights.final_norm, LoadNorm(ParamRole::kFinalNorm, -1));
   // A tied model's unembedding is its embedding, whether or not the file stores it a second time.

@@ -29,11 +29,11 @@ struct LayerWeights {
   NormGain mlp_post_norm;       // [D]
 };
 
-struct Weights {
+// What stands before and behind the layers.
+struct EndWeights {
   at::Tensor embedding;  // [V of this rank, D] in the type of the disk.
-  std::vector<LayerWeights> layers;
-  NormGain final_norm;    // [D]
-  Linear unembedding;     // [V of this rank, D]
+  NormGain final_norm;   // [D]
+  Linear unembedding;    // [V of this rank, D]
 };
 
 // Type of the disk as libtorch knows it; Unimplemented for others than F32, BF16, F16.
@@ -46,8 +46,7 @@ class WeightLoader {
   WeightLoader(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, int rank, at::ScalarType dtype,
                GemmPath path);
 
-  // Everything outside the layers; `layers` stays empty.
-  absl::StatusOr<Weights> LoadEnds() const;
+  absl::StatusOr<EndWeights> LoadEnds() const;
 
   absl::StatusOr<LayerWeights> LoadLayer(int64_t layer) const;
 

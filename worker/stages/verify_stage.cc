@@ -46,11 +46,13 @@ absl::StatusOr<nlohmann::json> CompareLogits(JobContext& context, const sharding
   BEARING_ASSIGN_OR_RETURN(const Probe baseline, RunProbe(*decoder, rows, {}));
   BEARING_ASSIGN_OR_RETURN(const Probe ablated, RunProbe(*decoder, rows, direction.Ablation()));
   const model::GemmPath path = decoder->gemm_path();
+  const model::Residency residency = decoder->residency();
   context.DropDecoder();  // Two models need not fit at once.
 
   model::DecoderOptions options;
   options.dtype = ComputeType(context.spec);
   options.gemm_path = path;
+  options.residency = residency;
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<model::Decoder> check,
                            model::Decoder::Load(edited, context.plan, *context.comm, options));
   BEARING_ASSIGN_OR_RETURN(const Probe written, RunProbe(*check, rows, {}));

@@ -14,6 +14,24 @@ namespace {
 
 double Sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
+// Means over the rows of each candidate, handed on when its last rows are in, in whatever order they come.
+class Means {
+ public:
+  Means(size_t candidates, size_t rows, const ScoreSink& sink) : rows_(rows), sums_(candidates), seen_(candidates), sink_(sink) {}
+
+  absl::Status Add(size_t candidate, double sum, size_t rows) {
+    sums_[candidate] += sum;
+    seen_[candidate] += rows;
+    return seen_[candidate] < rows_ ? absl::OkStatus() : sink_(candidate, sums_[candidate] / static_cast<double>(rows_));
+  }
+
+ private:
+  size_t rows_;
+  std::vector<double> sums_;
+  std::vector<size_t> seen_;
+  const ScoreSink& sink_;
+};
+
 }  // namespace
 
 CandidateScorer::CandidateScorer(model::Decoder& decoder, const Rows& positive, const Rows& negative,
@@ -21,136 +39,126 @@ CandidateScorer::CandidateScorer(model::Decoder& decoder, const Rows& positive, 
     : decoder_(decoder), positive_(positive), negative_(negative), metric_tokens_(std::move(metric_tokens)), budget_(budget) {}
 
 absl::Status CandidateScorer::RunBaseline() {
+  std::vector<model::Pass> passes;
+  std::vector<at::Tensor> probabilities;  // Of the negative prompts, a part each.
+  double positive_sum = 0;
+  double negative_sum = 0;
   for (const bool is_positive : {true, false}) {
-    const Rows& rows = is_positive ? positive_ : negative_;
-    const RowBatcher batcher(decoder_.config(), rows, /*keep=*/1);
-    double sum = 0;
-    std::vector<at::Tensor> probabilities;
+    const RowBatcher batcher(decoder_.config(), is_positive ? positive_ : negative_, /*keep=*/1);
     for (const RowRange range : batcher.Cut(budget_)) {
-      model::PackedBatch batch;
+      model::Pass& pass = passes.emplace_back();
       std::vector<int> segments;
-      std::vector<int64_t> read;
-      batcher.AppendGroup(range, model::Intervention(), batch, segments, read);
-      BEARING_ASSIGN_OR_RETURN(const at::Tensor last, decoder_.Run(batch, read, {}));
-      BEARING_ASSIGN_OR_RETURN(at::Tensor p, LocalProbabilities(decoder_, last));
-      BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
-      sum += Sum(metric);
-      if (!is_positive) probabilities.push_back(std::move(p));
+      batcher.AppendGroup(range, model::Intervention(), pass.batch, segments, pass.read);
+      const size_t part = is_positive ? 0 : probabilities.size();
+      if (!is_positive) probabilities.emplace_back();
+      pass.done = [this, is_positive, part, &positive_sum, &negative_sum, &probabilities](const at::Tensor& last) -> absl::Status {
+        BEARING_ASSIGN_OR_RETURN(at::Tensor p, LocalProbabilities(decoder_, last));
+        BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
+        (is_positive ? positive_sum : negative_sum) += Sum(metric);
+        if (!is_positive) probabilities[part] = std::move(p);
+        return absl::OkStatus();
+      };
     }
-    (is_positive ? positive_metric_ : negative_metric_) = sum / static_cast<double>(rows.size());
-    if (!is_positive) baseline_NV_ = at::cat(probabilities, 0);
   }
+  BEARING_RETURN_IF_ERROR(decoder_.RunPasses(absl::MakeSpan(passes)));
+  positive_metric_ = positive_sum / static_cast<double>(positive_.size());
+  negative_metric_ = negative_sum / static_cast<double>(negative_.size());
+  baseline_NV_ = at::cat(probabilities, 0);
   return absl::OkStatus();
 }
 
 absl::Status CandidateScorer::ScoreInduce(absl::Span<const CandidateVector> candidates, const ScoreSink& sink) {
+  if (candidates.empty()) return absl::OkStatus();
   std::map<int64_t, std::vector<size_t>> by_layer;
   for (size_t c = 0; c < candidates.size(); ++c) by_layer[candidates[c].layer].push_back(c);
-  if (by_layer.empty()) return absl::OkStatus();
-  const int64_t num_layers = decoder_.config().num_layers();
   const RowBatcher batcher(decoder_.config(), negative_, /*keep=*/1);
   const std::vector<RowRange> ranges = batcher.Cut(budget_);
-  std::vector<double> sums(candidates.size(), 0.0);
+  Means means(candidates.size(), negative_.size(), sink);
 
-  for (size_t part = 0; part < ranges.size(); ++part) {
-    const RowRange range = ranges[part];
-    model::PackedBatch base;
+  std::vector<model::Pass> passes;
+  for (const RowRange range : ranges) {
+    const auto base = static_cast<int>(passes.size());
+    model::Pass& trunk = passes.emplace_back();
     std::vector<int> segments;
-    std::vector<int64_t> read;
-    batcher.AppendGroup(range, model::Intervention(), base, segments, read);
-    const int64_t tokens = base.num_tokens();
-    const size_t groups_at_once = std::max<int64_t>(1, budget_ / tokens);
-    BEARING_ASSIGN_OR_RETURN(at::Tensor x, decoder_.Embed(base));
-
-    int64_t layer = 0;
-    for (const auto& [at_layer, members] : by_layer) {
-      BEARING_RETURN_IF_ERROR(decoder_.RunBlocks(base, layer, at_layer, read, {}, x));
-      layer = at_layer;
+    batcher.AppendGroup(range, model::Intervention(), trunk.batch, segments, trunk.read);
+    const size_t groups_at_once = std::max<int64_t>(1, budget_ / trunk.batch.num_tokens());
+    for (const auto& [layer, members] : by_layer) {
       for (size_t first = 0; first < members.size(); first += groups_at_once) {
-        const size_t count = std::min(groups_at_once, members.size() - first);
-        model::PackedBatch branch;
-        std::vector<int> branch_segments;
-        std::vector<int64_t> branch_read;
-        for (size_t g = 0; g < count; ++g) {
+        const absl::Span<const size_t> chosen = absl::MakeConstSpan(members).subspan(first, groups_at_once);
+        model::Pass& branch = passes.emplace_back();
+        branch.parent = base;
+        branch.first = layer;
+        for (const size_t candidate : chosen) {
           model::Intervention add;
-          add.add = candidates[members[first + g]].mean_difference;
-          add.add_layer = at_layer;
-          batcher.AppendGroup(range, add, branch, branch_segments, branch_read);
+          add.add = candidates[candidate].mean_difference;
+          add.add_layer = layer;
+          batcher.AppendGroup(range, add, branch.batch, segments, branch.read);
         }
-        at::Tensor y = x.repeat({static_cast<int64_t>(count), 1});
-        BEARING_RETURN_IF_ERROR(decoder_.RunBlocks(branch, at_layer, num_layers, branch_read, {}, y));
-        BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, y));
-        BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
-        for (size_t g = 0; g < count; ++g) {
-          const auto begin = metric.begin() + static_cast<std::ptrdiff_t>(g * range.size());
-          const size_t candidate = members[first + g];
-          sums[candidate] += std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(range.size()), 0.0);
-          if (part + 1 == ranges.size()) {
-            BEARING_RETURN_IF_ERROR(sink(candidate, sums[candidate] / static_cast<double>(negative_.size())));
+        branch.done = [this, chosen, range, &means](const at::Tensor& last) -> absl::Status {
+          BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, last));
+          BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
+          for (size_t g = 0; g < chosen.size(); ++g) {
+            const absl::Span<const double> rows = absl::MakeConstSpan(metric).subspan(g * range.size(), range.size());
+            BEARING_RETURN_IF_ERROR(means.Add(chosen[g], std::accumulate(rows.begin(), rows.end(), 0.0), range.size()));
           }
-        }
+          return absl::OkStatus();
+        };
       }
     }
   }
-  return absl::OkStatus();
+  return decoder_.RunPasses(absl::MakeSpan(passes));
 }
 
-absl::Status CandidateScorer::RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows,
-                                         const std::function<absl::Status(size_t, RowRange, const at::Tensor&)>& score) {
+absl::Status CandidateScorer::RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const ScoreSink& sink,
+                                         const RowScore& score) {
   const RowBatcher batcher(decoder_.config(), rows, /*keep=*/1);
   const std::vector<RowRange> ranges = batcher.Cut(budget_);
+  Means means(candidates.size(), rows.size(), sink);
   struct Unit {
     size_t candidate;
     RowRange range;
   };
-  std::vector<Unit> units;
+  std::vector<std::vector<Unit>> units;  // Of each pass.
+  std::vector<model::Pass> passes;
   for (size_t c = 0; c < candidates.size(); ++c) {
-    for (const RowRange range : ranges) units.push_back({c, range});
-  }
-  for (size_t first = 0; first < units.size();) {
-    model::PackedBatch batch;
-    std::vector<int> segments;
-    std::vector<int64_t> read;
-    size_t next = first;
-    while (next < units.size() && (next == first || batch.num_tokens() + batcher.TokensOf(units[next].range) <= budget_)) {
+    for (const RowRange range : ranges) {
+      if (passes.empty() || passes.back().batch.num_tokens() + batcher.TokensOf(range) > budget_) {
+        passes.emplace_back();
+        units.emplace_back();
+      }
       model::Intervention ablate;
-      ablate.ablate_basis = candidates[units[next].candidate].direction.unsqueeze(0);
-      batcher.AppendGroup(units[next].range, ablate, batch, segments, read);
-      ++next;
-    }
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor last, decoder_.Run(batch, read, {}));
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, last));
-    int64_t row = 0;
-    for (; first < next; ++first) {
-      const int64_t n = static_cast<int64_t>(units[first].range.size());
-      BEARING_RETURN_IF_ERROR(score(units[first].candidate, units[first].range, p.narrow(0, row, n)));
-      row += n;
+      ablate.ablate_basis = candidates[c].direction.unsqueeze(0);
+      std::vector<int> segments;
+      batcher.AppendGroup(range, ablate, passes.back().batch, segments, passes.back().read);
+      units.back().push_back({c, range});
     }
   }
-  return absl::OkStatus();
+  for (size_t i = 0; i < passes.size(); ++i) {
+    passes[i].done = [this, i, &units, &score, &means](const at::Tensor& last) -> absl::Status {
+      BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, last));
+      int64_t row = 0;
+      for (const Unit& unit : units[i]) {
+        const auto n = static_cast<int64_t>(unit.range.size());
+        BEARING_ASSIGN_OR_RETURN(const std::vector<double> scores, score(unit.range, p.narrow(0, row, n)));
+        BEARING_RETURN_IF_ERROR(means.Add(unit.candidate, Sum(scores), unit.range.size()));
+        row += n;
+      }
+      return absl::OkStatus();
+    };
+  }
+  return decoder_.RunPasses(absl::MakeSpan(passes));
 }
 
 absl::Status CandidateScorer::ScoreKl(absl::Span<const CandidateVector> candidates, const ScoreSink& sink) {
-  double sum = 0;
-  return RunAblated(candidates, negative_, [&](size_t candidate, RowRange range, const at::Tensor& p) -> absl::Status {
-    if (range.begin == 0) sum = 0;
-    const at::Tensor baseline = baseline_NV_.narrow(0, static_cast<int64_t>(range.begin), static_cast<int64_t>(range.size()));
-    BEARING_ASSIGN_OR_RETURN(const std::vector<double> kl, RowKl(decoder_, baseline, p));
-    sum += Sum(kl);
-    if (range.end < negative_.size()) return absl::OkStatus();
-    return sink(candidate, sum / static_cast<double>(negative_.size()));
+  return RunAblated(candidates, negative_, sink, [&](RowRange range, const at::Tensor& p) {
+    const auto first = static_cast<int64_t>(range.begin);
+    return RowKl(decoder_, baseline_NV_.narrow(0, first, static_cast<int64_t>(range.size())), p);
   });
 }
 
 absl::Status CandidateScorer::ScoreBypass(absl::Span<const CandidateVector> candidates, const ScoreSink& sink) {
-  double sum = 0;
-  return RunAblated(candidates, positive_, [&](size_t candidate, RowRange range, const at::Tensor& p) -> absl::Status {
-    if (range.begin == 0) sum = 0;
-    BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
-    sum += Sum(metric);
-    if (range.end < positive_.size()) return absl::OkStatus();
-    return sink(candidate, sum / static_cast<double>(positive_.size()));
-  });
+  return RunAblated(candidates, positive_, sink,
+                    [&](RowRange, const at::Tensor& p) { return ConceptMetric(decoder_, p, metric_tokens_); });
 }
 
 }  // namespace bearing::steer

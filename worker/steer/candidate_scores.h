@@ -1,8 +1,7 @@
 // Bypass, induce and KL of candidate directions, many candidates a forward pass, computing nothing twice.
 //
-// * Induce: an addition at layer l leaves the blocks below l as they are. One baseline pass over the negative prompts runs
-// block
-//   by block; at each layer the candidates of that layer branch off from its residual stream.
+// * Induce: an addition at layer l leaves the blocks below l as they are. The candidates of a layer branch off there from one
+//   baseline pass over the negative prompts.
 // * KL and bypass: ablation acts from the embedding on, so each candidate is a group of its own in the batch: the shared prefix
 //   once a candidate, then the prompts behind it.
 //
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/model/decoder.h"
 #include "worker/steer/row_batches.h"
@@ -53,9 +53,12 @@ class CandidateScorer {
   absl::Status ScoreBypass(absl::Span<const CandidateVector> candidates, const ScoreSink& sink);
 
  private:
-  // Runs `rows` under the ablation of each candidate and calls `score` with the probabilities of a (candidate, range of rows).
-  absl::Status RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows,
-                          const std::function<absl::Status(size_t, RowRange, const at::Tensor&)>& score);
+  // A score of each row of a range, from their probabilities.
+  using RowScore = std::function<absl::StatusOr<std::vector<double>>(RowRange, const at::Tensor&)>;
+
+  // Runs `rows` under the ablation of each candidate and gives the mean score of each to `sink`.
+  absl::Status RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const ScoreSink& sink,
+                          const RowScore& score);
 
   model::Decoder& decoder_;
   const Rows& positive_;

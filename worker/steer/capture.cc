@@ -12,32 +12,34 @@ absl::Status CaptureResiduals(model::Decoder& decoder, const Rows& rows, int num
                               const std::function<absl::Status(const CapturedBatch&)>& sink) {
   const RowBatcher batcher(decoder.config(), rows, std::max(num_positions, 1));
   const int64_t num_layers = decoder.config().num_layers();
+  std::vector<model::Pass> passes;
   for (const RowRange range : batcher.Cut(budget, max_rows)) {
-    model::PackedBatch batch;
+    model::Pass& pass = passes.emplace_back();
     std::vector<int> segments;
-    std::vector<int64_t> read;
-    batcher.AppendGroup(range, model::Intervention(), batch, segments, read);
+    batcher.AppendGroup(range, model::Intervention(), pass.batch, segments, pass.read);
 
-    const int64_t n = static_cast<int64_t>(range.size());
-    at::Tensor index = at::empty({n, num_positions}, at::kLong);
-    for (int64_t r = 0; r < n; ++r) {
-      for (int64_t p = 0; p < num_positions; ++p) {
-        index.data_ptr<int64_t>()[r * num_positions + p] = read[r] - num_positions + 1 + p;
-      }
+    const auto n = static_cast<int64_t>(range.size());
+    std::vector<int64_t> positions;
+    positions.reserve(n * num_positions);
+    for (const int64_t last : pass.read) {
+      for (int64_t p = 1 - num_positions; p <= 0; ++p) positions.push_back(last + p);
     }
-    index = index.reshape(-1);
-    CapturedBatch captured;
-    captured.range = range;
-    captured.residual_NLPD = at::empty({n, num_layers, num_positions, decoder.config().d_model}, at::kFloat);
-    model::RunOptions options;
-    options.observe = [&](int64_t layer, const at::Tensor& x) {
+    auto captured = std::make_shared<CapturedBatch>();
+    captured->range = range;
+    pass.options.observe = [captured, n, num_layers, num_positions, index = at::tensor(positions, at::kLong)](
+                               int64_t layer, const at::Tensor& x) {
       if (layer == num_layers || num_positions == 0) return;
-      captured.residual_NLPD.select(1, layer).copy_(x.index_select(0, index).view({n, num_positions, x.size(1)}));
+      if (layer == 0) captured->residual_NLPD = at::empty({n, num_layers, num_positions, x.size(1)}, at::kFloat);
+      captured->residual_NLPD.select(1, layer).copy_(x.index_select(0, index).view({n, num_positions, x.size(1)}));
     };
-    BEARING_ASSIGN_OR_RETURN(captured.last_ND, decoder.Run(batch, read, options));
-    BEARING_RETURN_IF_ERROR(sink(captured));
+    pass.done = [captured, &sink](const at::Tensor& last_ND) -> absl::Status {
+      captured->last_ND = last_ND;
+      const absl::Status status = sink(*captured);
+      *captured = CapturedBatch();  // The pass may outlive the batch's use by far.
+      return status;
+    };
   }
-  return absl::OkStatus();
+  return decoder.RunPasses(absl::MakeSpan(passes));
 }
 
 void ResidualMean::Add(const at::Tensor& residual_NLPD, const std::vector<bool>& keep) {

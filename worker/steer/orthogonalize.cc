@@ -84,7 +84,7 @@ absl::StatusOr<at::Tensor> DirectionBefore(const sharding::CheckpointReader& rea
   const double length = at::norm(before).item<double>();
   if (!(length > 0)) {
     return absl::FailedPreconditionError(
-        sharding::Concat("the norm behind a tensor removes the direction already: tensor=", entry.name, " norm=", norm->name));
+        Concat("the norm behind a tensor removes the direction already: tensor=", entry.name, " norm=", norm->name));
   }
   return before / length;
 }
