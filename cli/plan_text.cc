@@ -105,9 +105,10 @@ std::string MemoryLine(const Plan& plan) {
 }
 
 std::string StreamedLine(const Plan& plan) {
-  return absl::StrFormat("two layers' slices at a time would take %s a rank (%s) and read the weights %.0f times: %s of disk",
+  return absl::StrFormat("model.residency=streamed would take %s a rank (%s) and read the layers %.0f times: %s of disk%s",
                          FormatBytes(static_cast<double>(plan.streamed.bytes)), plan.streamed.fits ? "fits" : "does not fit",
-                         plan.streamed.weight_readings, FormatDuration(plan.streamed.disk_seconds));
+                         plan.streamed.weight_readings, FormatDuration(plan.streamed.disk_seconds),
+                         plan.streamed.by_default ? "; model.residency=auto does so here, and these times are without it" : "");
 }
 
 Rows StageRows(const Plan& plan) {
@@ -195,7 +196,7 @@ std::string FormatScaling(const std::vector<Plan>& plans, const std::vector<Refu
   }
   std::string text = FormatTable(rows);
   for (const RefusedRanks& refusal : refused) absl::StrAppend(&text, refusal.ranks, " ranks: ", refusal.why, "\n");
-  absl::StrAppend(&text, "WEIGHTS to PEAK, SENT and STREAMED (two layers' slices at a time) are of one rank, the fullest.\n\n");
+  absl::StrAppend(&text, "WEIGHTS to PEAK, SENT and STREAMED (model.residency=streamed) are of one rank, the fullest.\n\n");
   absl::StrAppend(&text, FormatTable({{"work", WorkloadLine(workload)}, {"machine", MachineLine(machine)}}), "\n");
   return absl::StrCat(text, Assumptions(workload, machine));
 }

@@ -36,6 +36,7 @@ StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamL
     const auto take = [](int64_t value, int64_t& most) { most = std::max(most, value); };
     take(weights.stored, inputs.weights.stored);
     take(weights.read, inputs.weights.read);
+    take(weights.read_layers, inputs.weights.read_layers);
     take(weights.held, inputs.weights.held);
     take(weights.loading, inputs.weights.loading);
     take(weights.largest_layer, inputs.weights.largest_layer);
@@ -107,12 +108,18 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
   // Of a stage, everything but its weights and the loading of them stays.
   for (const PlannedStage& stage : plan.stages) {
     const StageMemory& memory = stage.cost.memory;
-    plan.streamed.bytes = std::max(plan.streamed.bytes, memory.total() - memory.weights - memory.scratch);
+    plan.streamed.bytes = std::max(plan.streamed.bytes,
+                                   memory.total() - memory.weights - memory.scratch + stage.cost.waiting_bytes);
   }
   plan.streamed.bytes += StreamedSliceBytes(inputs);
+  // The worker's own rule (worker/job_context.cc).
+  for (const sharding::RankPlan& rank : plan.shards.ranks) {
+    const int64_t bytes = sharding::CountElements(layout, rank).resident * inputs.types.compute_bytes;
+    if (bytes > plan.available_bytes / 5 * 4) plan.streamed.by_default = true;
+  }
   plan.streamed.fits = plan.streamed.bytes <= plan.available_bytes;
   plan.streamed.disk_seconds =
-      plan.streamed.weight_readings * static_cast<double>(plan.weights.read) / machine.disk_bytes_per_s_cold();
+      plan.streamed.weight_readings * static_cast<double>(plan.weights.read_layers) / machine.disk_bytes_per_s_cold();
   for (int64_t ranks = 1; !plan.fits() && ranks <= kMostRanks; ++ranks) {
     const absl::StatusOr<int64_t> peak = PeakBytes(config, layout, workload, machine, request, ranks);
     if (!peak.ok()) break;  // More ranks cannot be cut either.

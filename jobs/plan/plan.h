@@ -31,10 +31,11 @@ struct PlannedStage {
   double worst_seconds = 0;  // When every candidate reaches every test.
 };
 
-// What the job would need if a rank kept two layers' slices and read the next while it computes.
+// What the job would need with model.residency=streamed: a rank keeps two layers' slices and reads the next while it computes.
 struct StreamedPlan {
   int64_t bytes = 0;          // A rank.
   bool fits = false;
+  bool by_default = false;    // model.residency=auto takes it here.
   double weight_readings = 0;
   double disk_seconds = 0;    // Reading alone, not from the page cache.
 };

@@ -99,6 +99,7 @@ nlohmann::json PlanJson(const Plan& plan, const Workload& workload, const Machin
           {"streamed",
            {{"bytes", plan.streamed.bytes},
             {"fits", plan.streamed.fits},
+            {"by_default", plan.streamed.by_default},
             {"weight_readings", plan.streamed.weight_readings},
             {"disk_seconds", plan.streamed.disk_seconds}}},
           {"stages", stages},

@@ -118,7 +118,7 @@ int64_t ActivationBytes(const StageInputs& in, int64_t tokens) {
 }
 
 int64_t StreamedSliceBytes(const StageInputs& in) {
-  return std::max(2 * in.weights.largest_layer, in.weights.ends) + in.budget * in.config->d_model * in.types.compute_bytes;
+  return in.weights.ends + 2 * in.weights.largest_layer;
 }
 
 StageCost CostOfStage(PlanStage stage, const StageInputs& inputs) {

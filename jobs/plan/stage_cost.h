@@ -53,6 +53,7 @@ struct StageCost {
   // Readings of all weights with streamed residency: once a step in which all prompts go through the layers together, if their
   // residual streams fit.
   double weight_readings = 0;
+  int64_t waiting_bytes = 0;  // Of the residual streams that wait between layers then.
 };
 
 struct StageInputs {
@@ -75,7 +76,7 @@ StageCost CostOfStage(PlanStage stage, const StageInputs& inputs);
 // Of a pass of T tokens.
 int64_t ActivationBytes(const StageInputs& inputs, int64_t tokens);
 
-// With streamed weights: two layers' slices, or those outside the layers, and the residual streams of a pass.
+// With streamed weights: what is outside the layers and two layers' slices.
 int64_t StreamedSliceBytes(const StageInputs& inputs);
 
 }  // namespace bearing::jobs

@@ -38,10 +38,12 @@ void StageTally::Took(const std::vector<Batch>& batches) {
   double tokens = 0;
   for (const Batch& batch : batches) tokens += static_cast<double>(batch.tokens);
   if (tokens == 0) return;
-  const double bytes = static_cast<double>(in_.config->d_model * in_.types.compute_bytes);
-  const int64_t taken = in_.machine->process_bytes + ActivationBytes(in_, in_.budget) + StreamedSliceBytes(in_);
-  const double room = static_cast<double>(in_.machine->memory_bytes_per_rank - taken);
-  cost_.weight_readings += std::ceil(tokens * bytes / std::max(room, static_cast<double>(in_.budget) * bytes));
+  // A quarter of the memory holds the tokens that wait between layers, fp32 each (worker/task_runner.cc).
+  const int64_t waiting =
+      std::clamp<int64_t>(in_.machine->memory_bytes_per_rank / 4 / (4 * in_.config->d_model), 4096, int64_t{1} << 22);
+  cost_.weight_readings += std::ceil(tokens / static_cast<double>(waiting));
+  const auto most = static_cast<int64_t>(std::min(tokens, static_cast<double>(waiting)));
+  cost_.waiting_bytes = std::max(cost_.waiting_bytes, most * 4 * in_.config->d_model);
 }
 
 void StageTally::Needs(int64_t activations, int64_t rows) {

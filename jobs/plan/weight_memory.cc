@@ -80,7 +80,9 @@ WeightMemory WeightMemoryOf(const sharding::ModelConfig& config, const sharding:
   for (const ParamEntry& entry : layout.entries()) {
     const int64_t elements = SliceElements(entry, rank);
     memory.stored += elements * types.stored_bytes;
-    memory.read += (entry.cut_axis == 1 ? Elements(entry) : elements) * types.stored_bytes;
+    const int64_t read = (entry.cut_axis == 1 ? Elements(entry) : elements) * types.stored_bytes;
+    memory.read += read;
+    if (entry.layer >= 0) memory.read_layers += read;
     const bool is_copy = entry.role == ParamRole::kUnembedding && config.tied_embeddings;
     if (is_copy) continue;  // A tied model that stores it twice: only the embedding is read.
     int64_t held = held_product(elements);
