@@ -67,20 +67,21 @@ absl::StatusOr<jobs::Machine> MeasureMachine(const CalibrationOptions& options) 
   BEARING_ASSIGN_OR_RETURN(const std::string log, MakeTemporaryFile());
   const absl::Cleanup remove = [&log] { unlink(log.c_str()); };
   const int ranks = static_cast<int>(options.ranks);
-  const std::vector<std::string> arguments =
-      MpirunArguments({.mpirun = mpirun, .ranks = ranks, .is_root = geteuid() == 0},
-                      BehindKillLauncher(WorkerArguments(worker, options)));
-  BEARING_ASSIGN_OR_RETURN(ChildProcess child,
-                           ChildProcess::Start({.arguments = BehindLauncher(arguments),
-                                                .environment = ThreadEnvironment(ThreadsPerRank(options.threads, AvailableCores(), ranks)),
-                                                .log_path = log}));
+  const std::vector<std::string> arguments = MpirunArguments({.mpirun = mpirun, .ranks = ranks, .is_root = geteuid() == 0},
+                                                             BehindKillLauncher(WorkerArguments(worker, options)));
+  BEARING_ASSIGN_OR_RETURN(
+      ChildProcess child,
+      ChildProcess::Start({.arguments = BehindLauncher(arguments),
+                           .environment = ThreadEnvironment(ThreadsPerRank(options.threads, AvailableCores(), ranks)),
+                           .log_path = log}));
   const absl::Time deadline = absl::Now() + kPatience;
   std::optional<int> ended = child.Poll();
   while (!ended.has_value() && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(20));
     ended = child.Poll();
   }
-  if (!ended.has_value()) return absl::DeadlineExceededError("the calibration took more than 3 minutes; give --machine or --gpu");
+  if (!ended.has_value())
+    return absl::DeadlineExceededError("the calibration took more than 3 minutes; give --machine or --gpu");
   if (*ended != 0) {
     return absl::InternalError(absl::StrCat("bearing-worker calibrate: ", DescribeWaitStatus(*ended), ": ",
                                             absl::StrJoin(LastLines(log, kLogLines), " | ")));

@@ -72,15 +72,17 @@ int MakePlans(PlanOptions options, const Globals& globals) {
 }
 
 void AddMachineOptions(CLI::App& command, PlanOptions& options) {
-  CLI::Option* machine = command.add_option("--machine", options.machine, "Rates from this file instead of measuring")
-                             ->check(CLI::ExistingFile);
+  CLI::Option* machine =
+      command.add_option("--machine", options.machine, "Rates from this file instead of measuring")->check(CLI::ExistingFile);
   command.add_option("--gpu", options.gpu, "Rates of a GPU's datasheet instead of measuring")
       ->check(CLI::IsMember(jobs::MachineProfileNames()))
       ->excludes(machine);
   command.add_option("--save-machine", options.save_machine, "Write the rates to this file, for --machine");
-  command.add_option("--memory,--hbm", options.memory, "Memory of a rank, e.g. 80GiB (default: what is free, or the datasheet's)");
-  command.add_option("--ranks-per-node,--gpus-per-node", options.ranks_per_node,
-                     "Ranks that share a machine (default: those measured, or 8)")
+  command.add_option("--memory,--hbm", options.memory,
+                     "Memory of a rank, e.g. 80GiB (default: what is free, or the datasheet's)");
+  command
+      .add_option("--ranks-per-node,--gpus-per-node", options.ranks_per_node,
+                  "Ranks that share a machine (default: those measured, or 8)")
       ->check(CLI::Range(1, 1024));
   command.add_option("--network", options.network, "Bytes a second of a rank between machines, e.g. 50GB");
   command.add_option("--disk", options.disk, "Bytes a second a rank reads, e.g. 2GB");
@@ -107,7 +109,8 @@ void AddPlanCommand(CommandLine& line) {
   command->add_option("--model-config", options->model_config, "A config.json, instead of a model folder")
       ->check(CLI::ExistingFile)
       ->excludes(model);
-  command->add_option("--stored-dtype", options->stored_dtype, "Type of weights that are not there, if config.json does not say")
+  command
+      ->add_option("--stored-dtype", options->stored_dtype, "Type of weights that are not there, if config.json does not say")
       ->check(CLI::IsMember({"float32", "float16", "bfloat16"}));
   AddMachineOptions(*command, *options);
   command->add_option("--induce-share", options->workload.shares.induce, "Share of candidates that pass induce (default 0.15)")
@@ -119,12 +122,14 @@ void AddPlanCommand(CommandLine& line) {
                    "Template tokens behind the instruction, if there is no tokenizer (default 5)")
       ->check(CLI::Range(1, 64));
   command->footer(
-      "Reads the job, its prompts and the model's config, never its weights. Without --machine or --gpu it first measures this\n"
+      "Reads the job, its prompts and the model's config, never its weights. Without --machine or --gpu it first measures "
+      "this\n"
       "machine for some seconds: products, attention, memory, messages and disk at the model's shapes. With --gpu the times\n"
       "are estimates from a datasheet. Memory is exact for weights and counted for the rest; what is assumed is printed.\n"
       "A job that does not fit says by how much, and how many ranks would hold it. Exit code 0 means: planned, not: fits.\n\n"
       "Examples:\n  bearing plan examples/refusal.yaml --ranks 2\n"
-      "  bearing plan examples/refusal.yaml --save-machine here.json && bearing plan examples/refusal.yaml --machine here.json\n"
+      "  bearing plan examples/refusal.yaml --save-machine here.json && bearing plan examples/refusal.yaml --machine "
+      "here.json\n"
       "  bearing plan examples/refusal.yaml --model-config config.json --set model.dtype=bfloat16 --gpu h100 --hbm 80GiB \\\n"
       "    --ranks 1,2,4,8,16,64 --gpus-per-node 8");
   command->callback([&line, options] { line.action = [&line, options] { return MakePlans(*options, line.globals); }; });

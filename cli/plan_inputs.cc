@@ -39,8 +39,8 @@ std::string ExistingFolder(const std::string& output) {
   return "";
 }
 
-absl::StatusOr<jobs::Machine> Calibrate(const PlanOptions& options, const bearing::v1::JobSpec& spec,
-                                        const PlannedModel& model, const jobs::Workload& workload) {
+absl::StatusOr<jobs::Machine> Calibrate(const PlanOptions& options, const bearing::v1::JobSpec& spec, const PlannedModel& model,
+                                        const jobs::Workload& workload) {
   CalibrationOptions calibration;
   calibration.config = model.config_path;
   calibration.dtype = spec.model().dtype();

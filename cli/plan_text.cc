@@ -65,19 +65,19 @@ std::string WorkloadLine(const jobs::Workload& load) {
       tokens += TokensOf(*set);
     }
   }
-  return absl::StrFormat("%d prompts of %.1f tokens, %d shared in front, %d positions; %d candidates, about %d to KL and %d to bypass",
-                         prompts, prompts == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(prompts),
-                         load.negative.validation.Prefix(1), load.positions, load.num_candidates(), load.to_kl,
-                         load.to_bypass);
+  return absl::StrFormat(
+      "%d prompts of %.1f tokens, %d shared in front, %d positions; %d candidates, about %d to KL and %d to bypass", prompts,
+      prompts == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(prompts), load.negative.validation.Prefix(1),
+      load.positions, load.num_candidates(), load.to_kl, load.to_bypass);
 }
 
 // What most of a stage's time goes to.
 const char* MostTimeIn(const Work& work) {
-  const std::pair<double, const char*> parts[] = {
-      {work.product_seconds, "products"},         {work.attention_seconds, "attention"}, {work.elementwise_seconds, "vectors"},
-      {work.message_seconds, "messages"},         {work.disk_seconds, "disk"},           {work.other_seconds, "conversion"}};
-  const auto* most = std::max_element(std::begin(parts), std::end(parts),
-                                      [](const auto& a, const auto& b) { return a.first < b.first; });
+  const std::pair<double, const char*> parts[] = {{work.product_seconds, "products"},    {work.attention_seconds, "attention"},
+                                                  {work.elementwise_seconds, "vectors"}, {work.message_seconds, "messages"},
+                                                  {work.disk_seconds, "disk"},           {work.other_seconds, "conversion"}};
+  const auto* most =
+      std::max_element(std::begin(parts), std::end(parts), [](const auto& a, const auto& b) { return a.first < b.first; });
   return most->first > 0 ? most->second : "-";
 }
 
@@ -97,7 +97,8 @@ std::string MemoryLine(const Plan& plan) {
                                      jobs::PlanStageName(plan.stages[plan.fullest].cost.stage),
                                      FormatBytes(static_cast<double>(plan.available_bytes)));
   if (plan.fits()) return absl::StrCat(text, "fits");
-  absl::StrAppend(&text, "does NOT fit, ", FormatBytes(static_cast<double>(plan.peak_bytes - plan.available_bytes)), " too much. ");
+  absl::StrAppend(&text, "does NOT fit, ", FormatBytes(static_cast<double>(plan.peak_bytes - plan.available_bytes)),
+                  " too much. ");
   if (plan.smallest_ranks.has_value()) {
     return absl::StrCat(text, *plan.smallest_ranks, " ranks like these would hold it (--ranks ", *plan.smallest_ranks, ")");
   }
@@ -143,8 +144,8 @@ Rows StageRows(const Plan& plan) {
 std::string Assumptions(const jobs::Workload& load, const jobs::Machine& machine) {
   std::vector<std::string> lines = {absl::StrCat("tokens: ", load.how)};
   if (!load.complete) {
-    lines.push_back(absl::StrFormat("%d of %d candidates induce, %d of those are close (--induce-share, --kl-share)", load.to_kl,
-                                    load.num_candidates(), load.to_bypass));
+    lines.push_back(absl::StrFormat("%d of %d candidates induce, %d of those are close (--induce-share, --kl-share)",
+                                    load.to_kl, load.num_candidates(), load.to_bypass));
   }
   if (load.filter) lines.push_back("the filter keeps every prompt");
   if (load.max_new_tokens > 0) lines.push_back(absl::StrCat("every completion runs to ", load.max_new_tokens, " tokens"));
@@ -166,9 +167,9 @@ std::string FormatPlan(const Plan& plan, const jobs::Workload& workload, const j
       {"held", absl::StrFormat("weights %s a rank (%s on disk), KV cache %s, residuals %s", bytes(plan.weights.held),
                                bytes(plan.weights.stored), bytes(plan.kv_bytes), bytes(plan.residual_bytes))},
       {"streamed", StreamedLine(plan)},
-      {"model", absl::StrFormat("%s, %d layers, d_model %d, %s parameters, %s as %s", plan.family, plan.num_layers, plan.d_model,
-                                FormatCount(static_cast<double>(plan.parameters)), bytes(plan.checkpoint_bytes),
-                                plan.stored_dtype)},
+      {"model",
+       absl::StrFormat("%s, %d layers, d_model %d, %s parameters, %s as %s", plan.family, plan.num_layers, plan.d_model,
+                       FormatCount(static_cast<double>(plan.parameters)), bytes(plan.checkpoint_bytes), plan.stored_dtype)},
       {"layout", Layout(plan)},
       {"work", WorkloadLine(workload)},
       {"machine", MachineLine(machine)}};

@@ -22,7 +22,8 @@ std::string Scaled(double value, double step, const char* const* units, int num_
     value /= step;
     ++unit;
   }
-  if (unit == 0) return absl::StrCat(value == std::floor(value) ? absl::StrFormat("%.0f", value) : ThreeDigits(value), units[0]);
+  if (unit == 0)
+    return absl::StrCat(value == std::floor(value) ? absl::StrFormat("%.0f", value) : ThreeDigits(value), units[0]);
   return absl::StrCat(ThreeDigits(value), units[unit]);
 }
 

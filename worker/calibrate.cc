@@ -105,7 +105,8 @@ absl::Status MeasureLink(comm::Communicator& comm, int64_t d_model, at::ScalarTy
   if (comm.size() == 1) {
     machine.link_latency_s = 2e-6;
     machine.link_bytes_per_s = machine.memory_bytes_per_s / 4;
-    machine.assumed.push_back("one rank was measured, so messages were not: 2 us a hop and a quarter of the memory's bandwidth");
+    machine.assumed.push_back(
+        "one rank was measured, so messages were not: 2 us a hop and a quarter of the memory's bandwidth");
   } else {
     const int64_t large = kLargeMessageTokens * d_model;
     BEARING_ASSIGN_OR_RETURN(const double small_seconds, TimeAllReduce(comm, kSmallMessage, at::kFloat, 200));

@@ -14,10 +14,10 @@ namespace bearing::worker {
 struct CalibrateOptions {
   std::string config;  // A config.json, or a folder that holds one.
   std::string dtype = "float32";
-  std::string write_to;         // Folder in which writing is timed with a file that is removed again; empty = not timed.
-  int64_t plan_ranks = 0;       // Slices are those of so many ranks; 0 = of this group.
-  int64_t prefix_tokens = 32;   // Of a typical prompt: shared with the others,
-  int64_t prompt_tokens = 16;   // and its own.
+  std::string write_to;        // Folder in which writing is timed with a file that is removed again; empty = not timed.
+  int64_t plan_ranks = 0;      // Slices are those of so many ranks; 0 = of this group.
+  int64_t prefix_tokens = 32;  // Of a typical prompt: shared with the others,
+  int64_t prompt_tokens = 16;  // and its own.
 };
 
 // Prints a line of JSON (jobs/plan/machine.h) on rank 0. Collective.

@@ -1,4 +1,5 @@
-// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `calibrate` measures this machine.
+// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `calibrate` measures
+// this machine.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -84,7 +85,8 @@ int main(int argc, char** argv) {
       app.add_subcommand("calibrate",
                          "Measure how fast this group is with a model's shapes, for `bearing plan`; prints a line of JSON.\n"
                          "Example: mpirun -n 2 bearing-worker calibrate --config MODEL");
-  calibrate_command->add_option("--config", calibrate.config, "config.json, or the model folder with it (its files are then read)")
+  calibrate_command
+      ->add_option("--config", calibrate.config, "config.json, or the model folder with it (its files are then read)")
       ->required()
       ->check(CLI::ExistingPath);
   calibrate_command->add_option("--dtype", calibrate.dtype, "Compute type")

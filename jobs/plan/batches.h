@@ -25,10 +25,10 @@ struct PromptLengths {
 
 // One forward pass.
 struct Batch {
-  int64_t tokens = 0;      // T
-  int64_t reads = 0;       // N
-  double pairs = 0;        // Sum over segments of queries x keys: the kernel computes masked and windowed ones too.
-  double read_pairs = 0;   // The same for the rows that are read alone (the last block).
+  int64_t tokens = 0;     // T
+  int64_t reads = 0;      // N
+  double pairs = 0;       // Sum over segments of queries x keys: the kernel computes masked and windowed ones too.
+  double read_pairs = 0;  // The same for the rows that are read alone (the last block).
 
   void Add(const Batch& other);
 };

@@ -93,8 +93,8 @@ struct Wave {
 std::vector<Wave> WavesOf(const StageInputs& in) {
   const Workload& load = *in.workload;
   std::vector<Wave> waves;
-  for (const PromptLengths* set : {&load.positive.test, &load.positive.test, &load.negative.test, &load.negative.test,
-                                   &load.negative.test}) {
+  for (const PromptLengths* set :
+       {&load.positive.test, &load.positive.test, &load.negative.test, &load.negative.test, &load.negative.test}) {
     for (const Batch& range : CutBatches(*set, 1, in.budget)) {
       if (waves.empty() || waves.back().prefill.tokens + range.tokens > in.budget) waves.emplace_back();
       waves.back().prefill.Add(range);
@@ -110,8 +110,8 @@ std::vector<Wave> WavesOf(const StageInputs& in) {
 StageCost EvaluateCost(const StageInputs& in) {
   StageTally tally(PlanStage::kEvaluate, in);
   const int64_t steps = in.workload->max_new_tokens;
-  const int64_t kv_a_token = 2 * in.config->num_layers() * in.kv_heads * in.config->layers[0].attention.head_dim *
-                             in.types.compute_bytes;
+  const int64_t kv_a_token =
+      2 * in.config->num_layers() * in.kv_heads * in.config->layers[0].attention.head_dim * in.types.compute_bytes;
   for (const Wave& wave : WavesOf(in)) {
     Work& work = tally.cost().work;
     work.Add(in.decoder->Run(wave.prefill));

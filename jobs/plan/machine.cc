@@ -99,8 +99,8 @@ absl::StatusOr<Machine> MachineProfile(std::string_view name, std::string_view d
     machine.memory_bytes_per_rank = static_cast<int64_t>(sheet.memory_gib * kGib);
     machine.process_bytes = static_cast<int64_t>(1.5 * kGib);
     machine.assumed = {
-        absl::StrFormat("products reach %.0f %% of %.4g TFLOP/s (%s, dense, datasheet), attention half of that", efficiency * 100,
-                        peak / 1e12, machine.dtype),
+        absl::StrFormat("products reach %.0f %% of %.4g TFLOP/s (%s, dense, datasheet), attention half of that",
+                        efficiency * 100, peak / 1e12, machine.dtype),
         absl::StrFormat("bandwidths reach %.0f %%: memory %.4g TB/s, NVLink %.0f GB/s a direction, network %.0f GB/s a rank",
                         kBandwidthShare * 100, sheet.memory_bytes_per_s / 1e12, sheet.nvlink_bytes_per_s / 1e9,
                         kNetworkBytesPerSecond / 1e9),

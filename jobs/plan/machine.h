@@ -21,12 +21,12 @@ struct ProductRate {
 };
 
 struct Machine {
-  std::string name;        // "h100", or the processor's.
-  bool measured = false;   // false: published peaks times an assumed efficiency.
-  bool is_gpu = false;     // Edits then work in the host's memory, not in the ranks'.
-  std::string dtype;       // Of the products that were timed: "float32" or "bfloat16".
-  int64_t ranks = 1;       // That were measured together.
-  int64_t threads = 1;     // Of each.
+  std::string name;                 // "h100", or the processor's.
+  bool measured = false;            // false: published peaks times an assumed efficiency.
+  bool is_gpu = false;              // Edits then work in the host's memory, not in the ranks'.
+  std::string dtype;                // Of the products that were timed: "float32" or "bfloat16".
+  int64_t ranks = 1;                // That were measured together.
+  int64_t threads = 1;              // Of each.
   std::string gemm_path = "plain";  // Decides what a weight takes in memory (worker/model/linear.h).
 
   std::vector<ProductRate> products;        // By rising tokens; at least one.
@@ -34,10 +34,10 @@ struct Machine {
   double decode_attention_flops_per_s = 0;  // One query a row.
   double elementwise_bytes_per_s = 0;       // Norms, rotation, activation, additions: bytes they read and write.
   double memory_bytes_per_s = 0;
-  double vocabulary_elements_per_s = 0;     // Softmax of a row of logits.
-  double edit_elements_per_s = 0;           // W - r (r^T W).
-  double prepare_bytes_per_s = 0;           // Weights as stored to weights as multiplied with.
-  double hash_bytes_per_s = 0;              // sha256.
+  double vocabulary_elements_per_s = 0;  // Softmax of a row of logits.
+  double edit_elements_per_s = 0;        // W - r (r^T W).
+  double prepare_bytes_per_s = 0;        // Weights as stored to weights as multiplied with.
+  double hash_bytes_per_s = 0;           // sha256.
 
   double disk_read_bytes_per_s = 0;   // Of the model's files as they are now.
   double disk_cached_share = 0;       // Share of them that was in the page cache when it was measured; 0 when unknown.

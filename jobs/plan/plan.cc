@@ -57,8 +57,7 @@ std::vector<PlanStage> StagesOf(const PlanRequest& request) {
 
 // The peak of one rank over all stages with so many ranks; the error of MakeShardPlan.
 absl::StatusOr<int64_t> PeakBytes(const sharding::ModelConfig& config, const sharding::ParamLayout& layout,
-                                  const Workload& workload, const Machine& machine, const PlanRequest& request,
-                                  int64_t ranks) {
+                                  const Workload& workload, const Machine& machine, const PlanRequest& request, int64_t ranks) {
   BEARING_ASSIGN_OR_RETURN(const sharding::ShardPlan shards, sharding::MakeShardPlan(config, layout, ranks));
   const HoldingTypes types = HoldingOf(config, request.dtype, machine);
   const DecoderCost decoder(config, shards, machine, types.compute_bytes);
@@ -108,8 +107,8 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
   // Of a stage, everything but its weights and the loading of them stays.
   for (const PlannedStage& stage : plan.stages) {
     const StageMemory& memory = stage.cost.memory;
-    plan.streamed.bytes = std::max(plan.streamed.bytes,
-                                   memory.total() - memory.weights - memory.scratch + stage.cost.waiting_bytes);
+    plan.streamed.bytes =
+        std::max(plan.streamed.bytes, memory.total() - memory.weights - memory.scratch + stage.cost.waiting_bytes);
   }
   plan.streamed.bytes += StreamedSliceBytes(inputs);
   // The worker's own rule (worker/job_context.cc).

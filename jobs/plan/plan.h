@@ -19,8 +19,8 @@
 namespace bearing::jobs {
 
 struct PlanRequest {
-  std::string job;          // Name, for the heading.
-  std::string dtype;        // Of the compute: "float32" or "bfloat16".
+  std::string job;    // Name, for the heading.
+  std::string dtype;  // Of the compute: "float32" or "bfloat16".
   int64_t ranks = 1;
   bool evaluates = true;
   bool edits = true;
@@ -33,11 +33,11 @@ struct PlannedStage {
 
 // What the job would need with model.residency=streamed: a rank keeps two layers' slices and reads the next while it computes.
 struct StreamedPlan {
-  int64_t bytes = 0;          // A rank.
+  int64_t bytes = 0;  // A rank.
   bool fits = false;
-  bool by_default = false;    // model.residency=auto takes it here.
+  bool by_default = false;  // model.residency=auto takes it here.
   double weight_readings = 0;
-  double disk_seconds = 0;    // Reading alone, not from the page cache.
+  double disk_seconds = 0;  // Reading alone, not from the page cache.
 };
 
 struct Plan {
@@ -49,15 +49,15 @@ struct Plan {
   int64_t checkpoint_bytes = 0;
   std::string stored_dtype;
   sharding::ShardPlan shards;
-  WeightMemory weights;  // Largest over the ranks, each field.
-  int64_t kv_bytes = 0;         // Largest of a stage, a rank.
-  int64_t residual_bytes = 0;   // Likewise.
+  WeightMemory weights;        // Largest over the ranks, each field.
+  int64_t kv_bytes = 0;        // Largest of a stage, a rank.
+  int64_t residual_bytes = 0;  // Likewise.
   int64_t token_budget = 0;
   std::vector<PlannedStage> stages;  // In the order of the job.
 
-  size_t slowest = 0;       // Index into stages.
-  size_t fullest = 0;       // The stage with the peak of memory.
-  double seconds = 0;       // Of all stages.
+  size_t slowest = 0;  // Index into stages.
+  size_t fullest = 0;  // The stage with the peak of memory.
+  double seconds = 0;  // Of all stages.
   double worst_seconds = 0;
   int64_t peak_bytes = 0;
   int64_t available_bytes = 0;  // A rank.

@@ -1,5 +1,5 @@
-// One stage being added up: its work, the memory of its passes, the readings of weights that it would need. Private to the stages
-// of this folder. `in` must outlive it.
+// One stage being added up: its work, the memory of its passes, the readings of weights that it would need. Private to the
+// stages of this folder. `in` must outlive it.
 #ifndef BEARING_JOBS_PLAN_STAGE_TALLY_H_
 #define BEARING_JOBS_PLAN_STAGE_TALLY_H_
 

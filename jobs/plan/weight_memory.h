@@ -25,11 +25,11 @@ HoldingTypes HoldingOf(const sharding::ModelConfig& config, const std::string& d
 
 // Bytes of one rank.
 struct WeightMemory {
-  int64_t stored = 0;  // Its slices on disk; equals RankPlan::weight_bytes.
-  int64_t read = 0;    // What reading them transfers: a tensor cut along its columns is read whole.
+  int64_t stored = 0;         // Its slices on disk; equals RankPlan::weight_bytes.
+  int64_t read = 0;           // What reading them transfers: a tensor cut along its columns is read whole.
   int64_t read_layers = 0;    // The part of it inside the layers.
-  int64_t held = 0;    // In memory, when loaded.
-  int64_t loading = 0;  // At the worst moment of loading.
+  int64_t held = 0;           // In memory, when loaded.
+  int64_t loading = 0;        // At the worst moment of loading.
   int64_t largest_layer = 0;  // Held, of one layer.
   int64_t ends = 0;           // Held, outside the layers.
 };

@@ -100,10 +100,10 @@ absl::StatusOr<Workload> MakeWorkload(const bearing::v1::JobSpec& spec, const sh
   BEARING_RETURN_IF_ERROR(CountSide(counter, spec.prompts().positive(), evaluates, workload.positive));
   BEARING_RETURN_IF_ERROR(CountSide(counter, spec.prompts().negative(), evaluates, workload.negative));
   workload.estimated = tokenizer == nullptr;
-  workload.how = workload.estimated
-                     ? Concat("estimated: a token for every ", kCharactersPerToken, " characters, ", kTemplateTokens,
-                              " for the template in front and ", options.positions, " behind (no tokenizer in the model folder)")
-                     : "counted with the model's tokenizer and chat template";
+  workload.how = workload.estimated ? Concat("estimated: a token for every ", kCharactersPerToken, " characters, ",
+                                             kTemplateTokens, " for the template in front and ", options.positions,
+                                             " behind (no tokenizer in the model folder)")
+                                    : "counted with the model's tokenizer and chat template";
 
   SelectionRule rule;
   rule.prune_layers = spec.select().prune_layers();

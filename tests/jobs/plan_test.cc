@@ -31,7 +31,8 @@ TEST(PlanWeightsTest, EqualTheParametersOfKnownModels) {
     HoldingTypes types;
     types.stored_bytes = sharding::DTypeSize(model.config.dtype);
     const sharding::ShardPlan whole = Shards(model, 1);
-    EXPECT_EQ(WeightMemoryOf(model.config, model.layout, whole.ranks[0], types).stored, parameters * types.stored_bytes) << name;
+    EXPECT_EQ(WeightMemoryOf(model.config, model.layout, whole.ranks[0], types).stored, parameters * types.stored_bytes)
+        << name;
     // Any number of ranks, odd ones too: the planner's slices are the ShardPlan's.
     for (const int64_t ranks : {2, 3, 5, 7, 8}) {
       for (const sharding::RankPlan& rank : Shards(model, ranks).ranks) {

@@ -41,8 +41,7 @@ TEST(PlanBatchesTest, AreThoseOfTheWorker) {
         for (const int64_t budget : {1, 64, 100000}) {
           for (const size_t max_rows : {size_t{3}, size_t{1000}}) {
             const std::vector<steer::RowRange> ranges = batcher.Cut(budget, max_rows);
-            const std::vector<jobs::Batch> batches =
-                jobs::CutBatches(lengths, keep, budget, static_cast<int64_t>(max_rows));
+            const std::vector<jobs::Batch> batches = jobs::CutBatches(lengths, keep, budget, static_cast<int64_t>(max_rows));
             ASSERT_EQ(batches.size(), ranges.size());
             for (size_t b = 0; b < ranges.size(); ++b) {
               EXPECT_EQ(batches[b].tokens, batcher.TokensOf(ranges[b]));

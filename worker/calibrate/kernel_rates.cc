@@ -60,9 +60,7 @@ absl::StatusOr<std::vector<jobs::ProductRate>> KernelRates::Products() {
   const int64_t elements = d * (qkv + width + 3 * shapes_.columns);
   const int64_t bytes = elements * at::elementSize(dtype_);
   const int64_t copies = std::clamp<int64_t>(kBeyondCaches / bytes, 1, shapes_.layers);
-  const auto linear = [&](int64_t out, int64_t in) {
-    return model::Linear(Random({out, in}), at::Tensor(), dtype_, path_);
-  };
+  const auto linear = [&](int64_t out, int64_t in) { return model::Linear(Random({out, in}), at::Tensor(), dtype_, path_); };
   std::vector<BlockProducts> blocks;
   for (int64_t i = 0; i < copies; ++i) {
     blocks.push_back({linear(qkv, d), linear(d, width), linear(2 * shapes_.columns, d), linear(d, shapes_.columns), elements});
@@ -114,7 +112,9 @@ absl::StatusOr<double> KernelRates::Attention() {
     row.spans[row.num_spans++] = {model::KeySource::kBatch, row.begin, own};
     rows.push_back(row);
   }
-  BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] { model::Attend(shape, qkv, rows, {batch, {}, {}}); }));
+  BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
+                             model::Attend(shape, qkv, rows, {batch, {}, {}});
+                           }));
   return 4 * D(kRows * own) * D(p + own) * D(q) / seconds;
 }
 
@@ -150,8 +150,8 @@ absl::StatusOr<double> KernelRates::Elementwise() {
                              model::GatedActivation(gate_up, sharding::Activation::kSilu);
                              model::AddProjectedRows(x, write, 0, t, basis);
                            }));
-  return D(at::elementSize(dtype_)) * D(t) *
-         D(10 * shapes_.d_model + 2 * rotated * shapes_.head_dim + 3 * shapes_.columns) / seconds;
+  return D(at::elementSize(dtype_)) * D(t) * D(10 * shapes_.d_model + 2 * rotated * shapes_.head_dim + 3 * shapes_.columns) /
+         seconds;
 }
 
 absl::StatusOr<double> KernelRates::Memory() {
