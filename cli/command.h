@@ -31,6 +31,7 @@ int Fail(const absl::Status& status, int exit_code);
 int Fail(const absl::Status& status);
 
 void AddRunCommand(CommandLine& line);
+void AddPlanCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);
 void AddValidateCommand(CommandLine& line);
 void AddSubmitCommand(CommandLine& line);

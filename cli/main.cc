@@ -28,6 +28,7 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"table", "json", "yaml", "name"}));
   app.add_flag("--no-progress", line.globals.no_progress, "Show no progress");
   AddRunCommand(line);
+  AddPlanCommand(line);
   AddTraceCommand(line);
   AddValidateCommand(line);
   AddSubmitCommand(line);

@@ -1,10 +1,12 @@
-// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally.
+// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `calibrate` measures
+// this machine.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 
 #include "absl/time/time.h"
+#include "worker/calibrate.h"
 #include "worker/comm/mpi_communicator.h"
 #include "worker/serve.h"
 #include "worker/trace.h"
@@ -78,6 +80,29 @@ int main(int argc, char** argv) {
   trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: measured")
       ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed"}));
 
+  bearing::worker::CalibrateOptions calibrate;
+  CLI::App* calibrate_command =
+      app.add_subcommand("calibrate",
+                         "Measure how fast this group is with a model's shapes, for `bearing plan`; prints a line of JSON.\n"
+                         "Example: mpirun -n 2 bearing-worker calibrate --config MODEL");
+  calibrate_command
+      ->add_option("--config", calibrate.config, "config.json, or the model folder with it (its files are then read)")
+      ->required()
+      ->check(CLI::ExistingPath);
+  calibrate_command->add_option("--dtype", calibrate.dtype, "Compute type")
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
+  calibrate_command->add_option("--plan-ranks", calibrate.plan_ranks, "Slices of so many ranks (default: of this group)")
+      ->check(CLI::Range(1, 1024));
+  calibrate_command->add_option("--prefix-tokens", calibrate.prefix_tokens, "Tokens that typical prompts share")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  calibrate_command->add_option("--prompt-tokens", calibrate.prompt_tokens, "Tokens of their own")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  calibrate_command->add_option("--write-to", calibrate.write_to, "Time writing with a file in this folder")
+      ->check(CLI::ExistingDirectory);
+
   try {
     app.parse(argc, argv);
     if (*trace_command && trace.prompts.empty() && trace.token_ids.empty()) {
@@ -93,6 +118,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   if (*trace_command) return Finish(**comm, bearing::worker::RunTrace(**comm, trace));
+  if (*calibrate_command) return Finish(**comm, bearing::worker::RunCalibrate(**comm, calibrate));
   if (idle_seconds > 0) serve.exit_when_idle = absl::Seconds(idle_seconds);
   return Finish(**comm, bearing::worker::Serve(**comm, serve));
 }

@@ -5,6 +5,8 @@
 //   die      ends the process (exit status 3) in the middle of the collect stage
 //   hang     works on until the job is cancelled
 //   deaf     works on whatever comes, SIGTERM included
+//
+// `trace` prints what it was told, `calibrate` the file that FAKE_MACHINE names.
 #include <grpcpp/grpcpp.h>
 #include <unistd.h>
 
@@ -161,6 +163,13 @@ int main(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) std::printf("%s\n", argv[i]);
     std::printf("ranks=%s threads=%s\n", Variable("OMPI_COMM_WORLD_SIZE", "1").c_str(),
                 Variable("OMP_NUM_THREADS", "").c_str());
+    return 0;
+  }
+  if (argc > 1 && std::string(argv[1]) == "calibrate") {
+    if (Variable("OMPI_COMM_WORLD_RANK", "0") != "0") return 0;
+    const auto machine = bearing::jobs::ReadFile(Variable("FAKE_MACHINE", ""));
+    if (!machine.ok()) return 2;
+    std::printf("%s\n", machine->c_str());
     return 0;
   }
   if (argc != 4 || std::string(argv[1]) != "serve" || std::string(argv[2]) != "--coordinator") return 2;

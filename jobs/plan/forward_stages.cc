@@ -1,0 +1,130 @@
+// The stages that run the model over prompts.
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include "jobs/plan/stage_tally.h"
+
+namespace bearing::jobs {
+namespace {
+
+double D(int64_t n) { return static_cast<double>(n); }
+
+}  // namespace
+
+StageCost CollectCost(const StageInputs& in) {
+  const Workload& load = *in.workload;
+  StageTally tally(PlanStage::kCollect, in);
+  const int64_t max_rows = load.max_batch > 0 ? load.max_batch : std::numeric_limits<int64_t>::max();
+  const int64_t bytes_a_row = 4 * in.config->num_layers() * load.positions * in.config->d_model;
+  int64_t captured = 0;
+  for (const WorkloadSide* side : {&load.positive, &load.negative}) {
+    const std::vector<Batch> train = CutBatches(side->train, load.positions, in.budget, max_rows);
+    tally.Passes(train, load.derives_tokens ? 2 : 1);
+    // Captured in one copy and summed in fp64: about 4 movements of 4 bytes a number.
+    tally.cost().work.elementwise_seconds += 4.0 * D(side->train.count() * bytes_a_row) / in.machine->elementwise_bytes_per_s;
+    captured = load.derives_tokens ? captured + side->train.count() * bytes_a_row
+                                   : std::max(captured, LargestReads(train) * bytes_a_row);
+    if (load.filter) tally.Passes(CutBatches(side->validation, 1, in.budget, max_rows));
+  }
+  // Two sums and, at the end, three means, all fp64.
+  tally.cost().memory.residuals = captured + 5 * 2 * bytes_a_row;
+  return tally.cost();
+}
+
+namespace {
+
+void Induce(const StageInputs& in, StageTally& tally) {
+  std::map<int64_t, int64_t> by_layer;
+  for (const int64_t layer : in.workload->layers) ++by_layer[layer];
+  Work& work = tally.cost().work;
+  for (const Batch& base : CutBatches(in.workload->negative.validation, 1, in.budget)) {
+    const int64_t at_once = std::max<int64_t>(1, in.budget / base.tokens);
+    work.Add(in.decoder->Embed(base));
+    int64_t reached = 0;
+    std::vector<Batch> branches;
+    for (const auto& [layer, candidates] : by_layer) {
+      work.Add(in.decoder->Blocks(base, reached, layer));
+      reached = layer;
+      for (int64_t first = 0; first < candidates; first += at_once) {
+        Batch branch;
+        for (int64_t i = first; i < std::min(candidates, first + at_once); ++i) branch.Add(base);
+        work.Add(in.decoder->Blocks(branch, layer, in.config->num_layers()));
+        work.Add(in.decoder->Probabilities(D(branch.reads)));
+        branches.push_back(branch);
+      }
+    }
+    tally.Took(branches);
+    // The residual stream of the baseline stays beside the branch.
+    tally.Needs(ActivationBytes(in, LargestTokens(branches)) + base.tokens * in.config->d_model * in.types.compute_bytes, 0);
+  }
+}
+
+}  // namespace
+
+StageCost SelectCost(const StageInputs& in) {
+  const Workload& load = *in.workload;
+  StageTally tally(PlanStage::kSelect, in);
+  const std::vector<Batch> positive = CutBatches(load.positive.validation, 1, in.budget);
+  const std::vector<Batch> negative = CutBatches(load.negative.validation, 1, in.budget);
+  tally.Passes(positive);
+  tally.Passes(negative);
+  Induce(in, tally);
+  const std::vector<Batch> kl = PackGroups(negative, load.to_kl, in.budget);
+  tally.Passes(kl);
+  for (const Batch& batch : kl) tally.cost().work.Add(in.decoder->Kl(D(batch.reads)));
+  tally.Passes(PackGroups(positive, load.to_bypass, in.budget));
+  // The baseline's distribution stays.
+  tally.cost().memory.logits += load.negative.validation.count() * in.decoder->vocab_rows() * 4;
+  const int64_t grid = load.positions * in.config->num_layers() * in.config->d_model;
+  tally.cost().memory.residuals = grid * (8 + 2 * 4);
+  return tally.cost();
+}
+
+namespace {
+
+// Rows of several sets that are prefilled and then decode together.
+struct Wave {
+  Batch prefill;
+  int64_t rows = 0;
+  double keys = 0;  // Of all rows, after the prefill.
+};
+
+std::vector<Wave> WavesOf(const StageInputs& in) {
+  const Workload& load = *in.workload;
+  std::vector<Wave> waves;
+  for (const PromptLengths* set :
+       {&load.positive.test, &load.positive.test, &load.negative.test, &load.negative.test, &load.negative.test}) {
+    for (const Batch& range : CutBatches(*set, 1, in.budget)) {
+      if (waves.empty() || waves.back().prefill.tokens + range.tokens > in.budget) waves.emplace_back();
+      waves.back().prefill.Add(range);
+      waves.back().rows += range.reads;
+      waves.back().keys += range.read_pairs;
+    }
+  }
+  return waves;
+}
+
+}  // namespace
+
+StageCost EvaluateCost(const StageInputs& in) {
+  StageTally tally(PlanStage::kEvaluate, in);
+  const int64_t steps = in.workload->max_new_tokens;
+  const int64_t kv_a_token =
+      2 * in.config->num_layers() * in.kv_heads * in.config->layers[0].attention.head_dim * in.types.compute_bytes;
+  for (const Wave& wave : WavesOf(in)) {
+    Work& work = tally.cost().work;
+    work.Add(in.decoder->Run(wave.prefill));
+    work.Add(in.decoder->ArgMax(D(wave.rows)));
+    // A step costs what its keys cost: linear, so the middle step stands for all.
+    Work step = in.decoder->DecodeStep(D(wave.rows), wave.keys / D(wave.rows) + D(steps) / 2);
+    for (int64_t i = 1; i < steps; ++i) work.Add(step);
+    tally.Took({wave.prefill});
+    tally.cost().passes += steps - 1;
+    tally.cost().weight_readings += D(steps - 1);
+    tally.cost().memory.kv = std::max(tally.cost().memory.kv, kv_a_token * (wave.prefill.tokens + wave.rows * steps));
+  }
+  return tally.cost();
+}
+
+}  // namespace bearing::jobs

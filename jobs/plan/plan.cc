@@ -1,0 +1,132 @@
+#include "jobs/plan/plan.h"
+
+#include <algorithm>
+
+#include "sharding/dtype.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::jobs {
+namespace {
+
+// No model here has more heads.
+constexpr int64_t kMostRanks = 1024;
+
+// A fourth of the memory is for activations (worker/task_runner.cc).
+int64_t BudgetOf(const sharding::ModelConfig& config, const Machine& machine) {
+  return TokenBudget(config, machine.memory_bytes_per_rank / 4);
+}
+
+StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamLayout& layout,
+                     const sharding::ShardPlan& shards, const Workload& workload, const Machine& machine,
+                     const std::string& dtype, const DecoderCost& decoder) {
+  StageInputs inputs;
+  inputs.config = &config;
+  inputs.workload = &workload;
+  inputs.machine = &machine;
+  inputs.decoder = &decoder;
+  inputs.types = HoldingOf(config, dtype, machine);
+  inputs.edit = EditSizeOf(layout);
+  inputs.ranks = shards.tp();
+  inputs.budget = BudgetOf(config, machine);
+  int64_t top_k = 0;
+  for (const sharding::LayerSpec& layer : config.layers) top_k = std::max(top_k, layer.moe.top_k);
+  inputs.kv_heads = inputs.heads = inputs.mlp_columns = 0;
+  for (const sharding::RankPlan& rank : shards.ranks) {
+    const WeightMemory weights = WeightMemoryOf(config, layout, rank, inputs.types);
+    const auto take = [](int64_t value, int64_t& most) { most = std::max(most, value); };
+    take(weights.stored, inputs.weights.stored);
+    take(weights.read, inputs.weights.read);
+    take(weights.read_layers, inputs.weights.read_layers);
+    take(weights.held, inputs.weights.held);
+    take(weights.loading, inputs.weights.loading);
+    take(weights.largest_layer, inputs.weights.largest_layer);
+    take(weights.ends, inputs.weights.ends);
+    take(rank.kv_heads.size(), inputs.kv_heads);
+    take(rank.heads.size(), inputs.heads);
+    take(std::max({rank.mlp.size(), rank.shared_expert.size(), rank.expert.size()}), inputs.mlp_columns);
+  }
+  return inputs;
+}
+
+std::vector<PlanStage> StagesOf(const PlanRequest& request) {
+  std::vector<PlanStage> stages = {PlanStage::kLoad, PlanStage::kCollect, PlanStage::kSelect};
+  if (request.evaluates) stages.push_back(PlanStage::kEvaluate);
+  if (request.edits) stages.insert(stages.end(), {PlanStage::kEdit, PlanStage::kVerify, PlanStage::kChecksums});
+  return stages;
+}
+
+// The peak of one rank over all stages with so many ranks; the error of MakeShardPlan.
+absl::StatusOr<int64_t> PeakBytes(const sharding::ModelConfig& config, const sharding::ParamLayout& layout,
+                                  const Workload& workload, const Machine& machine, const PlanRequest& request, int64_t ranks) {
+  BEARING_ASSIGN_OR_RETURN(const sharding::ShardPlan shards, sharding::MakeShardPlan(config, layout, ranks));
+  const HoldingTypes types = HoldingOf(config, request.dtype, machine);
+  const DecoderCost decoder(config, shards, machine, types.compute_bytes);
+  const StageInputs inputs = InputsOf(config, layout, shards, workload, machine, request.dtype, decoder);
+  int64_t peak = 0;
+  for (const PlanStage stage : StagesOf(request)) peak = std::max(peak, CostOfStage(stage, inputs).memory.total());
+  return peak;
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const sharding::ParamLayout& layout,
+                              const Workload& workload, const Machine& machine, const PlanRequest& request) {
+  Plan plan;
+  plan.request = request;
+  plan.family = config.family;
+  plan.num_layers = config.num_layers();
+  plan.d_model = config.d_model;
+  plan.parameters = NumParameters(layout);
+  plan.stored_dtype = std::string(sharding::DTypeName(config.dtype));
+  plan.checkpoint_bytes = plan.parameters * sharding::DTypeSize(config.dtype);
+  BEARING_ASSIGN_OR_RETURN(plan.shards, sharding::MakeShardPlan(config, layout, request.ranks));
+  const DecoderCost decoder(config, plan.shards, machine, HoldingOf(config, request.dtype, machine).compute_bytes);
+  const StageInputs inputs = InputsOf(config, layout, plan.shards, workload, machine, request.dtype, decoder);
+  const Workload worst = WorstCase(workload);
+  StageInputs worst_inputs = inputs;
+  worst_inputs.workload = &worst;
+  plan.weights = inputs.weights;
+  plan.token_budget = inputs.budget;
+  plan.available_bytes = machine.memory_bytes_per_rank;
+
+  for (const PlanStage stage : StagesOf(request)) {
+    PlannedStage planned{CostOfStage(stage, inputs), 0};
+    planned.worst_seconds = CostOfStage(stage, worst_inputs).work.seconds();
+    plan.seconds += planned.cost.work.seconds();
+    plan.worst_seconds += planned.worst_seconds;
+    plan.streamed.weight_readings += planned.cost.weight_readings;
+    plan.kv_bytes = std::max(plan.kv_bytes, planned.cost.memory.kv);
+    plan.residual_bytes = std::max(plan.residual_bytes, planned.cost.memory.residuals);
+    plan.stages.push_back(std::move(planned));
+  }
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    if (plan.stages[i].cost.work.seconds() > plan.stages[plan.slowest].cost.work.seconds()) plan.slowest = i;
+    if (plan.stages[i].cost.memory.total() > plan.stages[plan.fullest].cost.memory.total()) plan.fullest = i;
+  }
+  plan.peak_bytes = plan.stages[plan.fullest].cost.memory.total();
+  // Of a stage, everything but its weights and the loading of them stays.
+  for (const PlannedStage& stage : plan.stages) {
+    const StageMemory& memory = stage.cost.memory;
+    plan.streamed.bytes =
+        std::max(plan.streamed.bytes, memory.total() - memory.weights - memory.scratch + stage.cost.waiting_bytes);
+  }
+  plan.streamed.bytes += StreamedSliceBytes(inputs);
+  // The worker's own rule (worker/job_context.cc).
+  for (const sharding::RankPlan& rank : plan.shards.ranks) {
+    const int64_t bytes = sharding::CountElements(layout, rank).resident * inputs.types.compute_bytes;
+    if (bytes > plan.available_bytes / 5 * 4) plan.streamed.by_default = true;
+  }
+  plan.streamed.fits = plan.streamed.bytes <= plan.available_bytes;
+  plan.streamed.disk_seconds =
+      plan.streamed.weight_readings * static_cast<double>(plan.weights.read_layers) / machine.disk_bytes_per_s_cold();
+  for (int64_t ranks = 1; !plan.fits() && ranks <= kMostRanks; ++ranks) {
+    const absl::StatusOr<int64_t> peak = PeakBytes(config, layout, workload, machine, request, ranks);
+    if (!peak.ok()) break;  // More ranks cannot be cut either.
+    if (*peak > plan.available_bytes) continue;
+    plan.smallest_ranks = ranks;
+    break;
+  }
+  return plan;
+}
+
+}  // namespace bearing::jobs

@@ -1,0 +1,142 @@
+#include "jobs/plan/stage_cost.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "jobs/plan/stage_tally.h"
+
+namespace bearing::jobs {
+namespace {
+
+constexpr int64_t kProbePrompts = 8;
+
+double D(int64_t n) { return static_cast<double>(n); }
+
+void AddDisk(double bytes, double bytes_per_s, Work& work) {
+  work.disk_bytes += bytes;
+  work.disk_seconds += bytes / bytes_per_s;
+}
+
+void AddLoad(const StageInputs& in, Work& work) {
+  AddDisk(D(in.weights.read), in.machine->disk_read_bytes_per_s, work);
+  work.other_seconds += D(in.weights.stored) / in.machine->prepare_bytes_per_s;
+}
+
+StageCost Load(const StageInputs& in) {
+  StageTally tally(PlanStage::kLoad, in);
+  AddLoad(in, tally.cost().work);
+  tally.cost().memory.scratch = in.weights.loading - in.weights.held;
+  return tally.cost();
+}
+
+// Elements that a rank edits: dealt out by size, and no piece is cut further.
+double EditedElements(const StageInputs& in) { return std::max(D(in.edit.edited) / D(in.ranks), D(in.edit.largest_piece)); }
+
+bool Unties(const StageInputs& in) { return in.config->tied_embeddings && !in.workload->keep_tied; }
+
+double CheckpointBytes(const StageInputs& in) {
+  const double untied = Unties(in) ? D(in.config->vocab_size) * D(in.config->d_model) : 0;
+  return (D(in.edit.edited + in.edit.copied) + untied) * D(in.types.stored_bytes);
+}
+
+StageCost Edit(const StageInputs& in) {
+  StageTally tally(PlanStage::kEdit, in);
+  Work& work = tally.cost().work;
+  work.flops += 4 * D(in.edit.edited);
+  const double share = CheckpointBytes(in) / D(in.ranks);
+  AddDisk(share, in.machine->disk_read_bytes_per_s, work);
+  AddDisk(share, in.machine->disk_write_bytes_per_s, work);
+  work.other_seconds += EditedElements(in) / in.machine->edit_elements_per_s;
+  // Stored twice, and three times in fp64: the weight, what is removed, the difference. In the host's memory.
+  if (!in.machine->is_gpu) tally.cost().memory.scratch = in.edit.largest_piece * (2 * in.types.stored_bytes + 24);
+  return tally.cost();
+}
+
+StageCost Verify(const StageInputs& in) {
+  StageTally tally(PlanStage::kVerify, in);
+  Work& work = tally.cost().work;
+  AddDisk(D(in.edit.edited * in.types.stored_bytes) / D(in.ranks), in.machine->disk_read_bytes_per_s, work);
+  work.other_seconds += EditedElements(in) / in.machine->edit_elements_per_s;
+  if (!in.machine->is_gpu) tally.cost().memory.scratch = in.edit.largest_piece * (in.types.stored_bytes + 17);
+  if (in.config->tied_embeddings && in.workload->keep_tied) return tally.cost();
+  PromptLengths probe;
+  for (const PromptLengths* set : {&in.workload->positive.validation, &in.workload->negative.validation}) {
+    const int64_t n = std::min(kProbePrompts, set->count());
+    probe.tokens.insert(probe.tokens.end(), set->tokens.begin(), set->tokens.begin() + n);
+    probe.shared = probe.shared == 0 ? set->shared : std::min(probe.shared, set->shared);
+  }
+  const std::vector<Batch> once = CutBatches(probe, 1, std::numeric_limits<int64_t>::max());
+  for (int i = 0; i < 3; ++i) tally.Passes(once);
+  AddLoad(in, work);
+  // Logits and probabilities of three runs.
+  tally.cost().memory.logits = 6 * probe.count() * in.decoder->vocab_rows() * 4;
+  tally.cost().memory.scratch = std::max(tally.cost().memory.scratch, in.weights.loading - in.weights.held);
+  return tally.cost();
+}
+
+StageCost Checksums(const StageInputs& in) {
+  StageTally tally(PlanStage::kChecksums, in);
+  AddDisk(CheckpointBytes(in), in.machine->disk_read_bytes_per_s, tally.cost().work);
+  tally.cost().work.other_seconds += CheckpointBytes(in) / in.machine->hash_bytes_per_s;
+  return tally.cost();
+}
+
+}  // namespace
+
+const char* PlanStageName(PlanStage stage) {
+  switch (stage) {
+    case PlanStage::kLoad:
+      return "load";
+    case PlanStage::kCollect:
+      return "collect";
+    case PlanStage::kSelect:
+      return "select";
+    case PlanStage::kEvaluate:
+      return "evaluate";
+    case PlanStage::kEdit:
+      return "edit";
+    case PlanStage::kVerify:
+      return "verify";
+    case PlanStage::kChecksums:
+      return "checksums";
+  }
+  return "";
+}
+
+int64_t ActivationBytes(const StageInputs& in, int64_t tokens) {
+  const int64_t d = in.config->d_model;
+  const int64_t e = in.config->layers[0].attention.head_dim;
+  const int64_t s = in.types.compute_bytes;
+  const int64_t qkv = (in.heads + 2 * in.kv_heads) * e;
+  const int64_t f = in.mlp_columns;
+  // Inputs and outputs of a widened product exist in fp32 too.
+  const int64_t wide = in.types.product_bytes > s ? 4 : 0;
+  const int64_t attention = s * (2 * d + qkv + in.heads * e) + wide * (d + qkv);
+  const int64_t mlp = s * (3 * d + 3 * f) + wide * (d + 2 * f);
+  const int64_t message = in.ranks > 1 ? s * d : 0;
+  return tokens * (std::max(attention, mlp) + message);
+}
+
+int64_t StreamedSliceBytes(const StageInputs& in) { return in.weights.ends + 2 * in.weights.largest_layer; }
+
+StageCost CostOfStage(PlanStage stage, const StageInputs& inputs) {
+  switch (stage) {
+    case PlanStage::kLoad:
+      return Load(inputs);
+    case PlanStage::kCollect:
+      return CollectCost(inputs);
+    case PlanStage::kSelect:
+      return SelectCost(inputs);
+    case PlanStage::kEvaluate:
+      return EvaluateCost(inputs);
+    case PlanStage::kEdit:
+      return Edit(inputs);
+    case PlanStage::kVerify:
+      return Verify(inputs);
+    case PlanStage::kChecksums:
+      return Checksums(inputs);
+  }
+  return {};
+}
+
+}  // namespace bearing::jobs
