@@ -100,6 +100,7 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
       }
       continue;
     }
+    context.comm->SetStage(stage.name);
     if (stage.needs_model) BEARING_RETURN_IF_ERROR(context.GetDecoder().status());
     const auto start = std::chrono::steady_clock::now();
     BEARING_ASSIGN_OR_RETURN(const StageFiles files, stage.run(context));

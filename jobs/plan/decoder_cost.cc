@@ -3,11 +3,6 @@
 #include <algorithm>
 
 namespace bearing::jobs {
-namespace {
-
-double D(int64_t n) { return static_cast<double>(n); }
-
-}  // namespace
 
 void Work::Add(const Work& other) {
   flops += other.flops;
@@ -52,7 +47,7 @@ void DecoderCost::Product(double tokens, double elements, double all_elements, W
   if (tokens <= 0 || elements <= 0) return;
   work.flops += 2 * tokens * all_elements;
   work.product_seconds += std::max(2 * tokens * elements / machine_.ProductFlopsPerSecond(tokens),
-                                   elements * D(compute_bytes_) / machine_.memory_bytes_per_s);
+                                   elements * AsReal(compute_bytes_) / machine_.memory_bytes_per_s);
 }
 
 void DecoderCost::Elementwise(double bytes, Work& work) const {
@@ -60,49 +55,49 @@ void DecoderCost::Elementwise(double bytes, Work& work) const {
 }
 
 void DecoderCost::Mixture(const sharding::MoeSpec& moe, double tokens, Work& work) const {
-  const double d = D(config_.d_model);
+  const double d = AsReal(config_.d_model);
   // Router and shared gate are whole on every rank.
-  const double router = d * D(moe.num_experts) + (moe.shared_size > 0 ? d : 0);
-  Product(tokens, router, router * D(ranks_), work);
-  Product(tokens, 3 * d * D(shared_), 3 * d * D(all_shared_), work);
+  const double router = d * AsReal(moe.num_experts) + (moe.shared_size > 0 ? d : 0);
+  Product(tokens, router, router * AsReal(ranks_), work);
+  Product(tokens, 3 * d * AsReal(shared_), 3 * d * AsReal(all_shared_), work);
   // As if the tokens spread evenly over the experts.
-  const double active = std::min(D(moe.num_experts), tokens * D(moe.top_k));
-  const double tokens_of_one = tokens * D(moe.top_k) / active;
+  const double active = std::min(AsReal(moe.num_experts), tokens * AsReal(moe.top_k));
+  const double tokens_of_one = tokens * AsReal(moe.top_k) / active;
   Work one;
-  Product(tokens_of_one, 3 * d * D(expert_), 3 * d * D(all_expert_), one);
+  Product(tokens_of_one, 3 * d * AsReal(expert_), 3 * d * AsReal(all_expert_), one);
   work.flops += active * one.flops;
   work.product_seconds += active * one.product_seconds;
   // Rows gathered, and added in fp32.
-  Elementwise(tokens * D(moe.top_k) * (d * D(compute_bytes_) * 3 + 8 * d), work);
+  Elementwise(tokens * AsReal(moe.top_k) * (d * AsReal(compute_bytes_) * 3 + 8 * d), work);
 }
 
 void DecoderCost::Block(int64_t layer, double tokens, double tail_tokens, double pairs, double attention_rate,
                         Work& work) const {
   const sharding::LayerSpec& spec = config_.layers[layer];
-  const double d = D(config_.d_model);
-  const double e = D(spec.attention.head_dim);
-  const double s = D(compute_bytes_);
-  Product(tokens, d * D(heads_ + 2 * kv_heads_) * e, d * D(all_heads_ + 2 * all_kv_heads_) * e, work);
-  work.flops += 4 * pairs * D(all_heads_) * e;
-  work.attention_seconds += 4 * pairs * D(heads_) * e / attention_rate;
-  Product(tail_tokens, d * D(heads_) * e, d * D(all_heads_) * e, work);
-  Elementwise(s * (2 * tokens * d + 2 * tokens * D(heads_ + kv_heads_) * e + 3 * tail_tokens * d), work);
-  double columns = D(mlp_);
+  const double d = AsReal(config_.d_model);
+  const double e = AsReal(spec.attention.head_dim);
+  const double s = AsReal(compute_bytes_);
+  Product(tokens, d * AsReal(heads_ + 2 * kv_heads_) * e, d * AsReal(all_heads_ + 2 * all_kv_heads_) * e, work);
+  work.flops += 4 * pairs * AsReal(all_heads_) * e;
+  work.attention_seconds += 4 * pairs * AsReal(heads_) * e / attention_rate;
+  Product(tail_tokens, d * AsReal(heads_) * e, d * AsReal(all_heads_) * e, work);
+  Elementwise(s * (2 * tokens * d + 2 * tokens * AsReal(heads_ + kv_heads_) * e + 3 * tail_tokens * d), work);
+  double columns = AsReal(mlp_);
   if (spec.moe.num_experts > 0) {
     Mixture(spec.moe, tail_tokens, work);
-    columns = D(expert_ * spec.moe.top_k + shared_);
+    columns = AsReal(expert_ * spec.moe.top_k + shared_);
   } else {
-    Product(tail_tokens, 3 * d * D(mlp_), 3 * d * D(all_mlp_), work);
+    Product(tail_tokens, 3 * d * AsReal(mlp_), 3 * d * AsReal(all_mlp_), work);
   }
   Elementwise(s * (5 * tail_tokens * d + 3 * tail_tokens * columns), work);
-  if (spec.attention.qk_norm) Elementwise(s * 2 * tokens * D(heads_ + kv_heads_) * e, work);
+  if (spec.attention.qk_norm) Elementwise(s * 2 * tokens * AsReal(heads_ + kv_heads_) * e, work);
   if (spec.post_norms) Elementwise(s * 4 * tail_tokens * d, work);
   for (int i = 0; i < 2; ++i) work.Add(Message(tail_tokens * d * s));
 }
 
 Work DecoderCost::Embed(const Batch& batch) const {
   Work work;
-  const double bytes = D(batch.tokens) * D(config_.d_model) * D(compute_bytes_);
+  const double bytes = AsReal(batch.tokens) * AsReal(config_.d_model) * AsReal(compute_bytes_);
   Elementwise(5 * bytes, work);
   work.Add(Message(bytes));
   return work;
@@ -112,7 +107,7 @@ Work DecoderCost::Blocks(const Batch& batch, int64_t first, int64_t end) const {
   Work work;
   for (int64_t layer = first; layer < end; ++layer) {
     const bool only_read = layer + 1 == config_.num_layers();
-    Block(layer, D(batch.tokens), D(only_read ? batch.reads : batch.tokens), only_read ? batch.read_pairs : batch.pairs,
+    Block(layer, AsReal(batch.tokens), AsReal(only_read ? batch.reads : batch.tokens), only_read ? batch.read_pairs : batch.pairs,
           machine_.attention_flops_per_s, work);
   }
   return work;
@@ -126,9 +121,9 @@ Work DecoderCost::Run(const Batch& batch) const {
 
 Work DecoderCost::Probabilities(double rows) const {
   Work work;
-  const double d = D(config_.d_model);
-  Product(rows, d * D(vocab_), d * D(all_vocab_), work);
-  work.elementwise_seconds += rows * D(vocab_) / machine_.vocabulary_elements_per_s;
+  const double d = AsReal(config_.d_model);
+  Product(rows, d * AsReal(vocab_), d * AsReal(all_vocab_), work);
+  work.elementwise_seconds += rows * AsReal(vocab_) / machine_.vocabulary_elements_per_s;
   for (const double bytes : {4.0, 8.0, 8.0}) work.Add(Message(bytes * rows));
   return work;
 }
@@ -136,17 +131,17 @@ Work DecoderCost::Probabilities(double rows) const {
 Work DecoderCost::Kl(double rows) const {
   Work work;
   // Two logarithms where the softmax has an exponential.
-  work.elementwise_seconds += 2 * rows * D(vocab_) / machine_.vocabulary_elements_per_s;
+  work.elementwise_seconds += 2 * rows * AsReal(vocab_) / machine_.vocabulary_elements_per_s;
   work.Add(Message(8 * rows));
   return work;
 }
 
 Work DecoderCost::ArgMax(double rows) const {
   Work work;
-  const double d = D(config_.d_model);
-  Product(rows, d * D(vocab_), d * D(all_vocab_), work);
+  const double d = AsReal(config_.d_model);
+  Product(rows, d * AsReal(vocab_), d * AsReal(all_vocab_), work);
   // One reading of fp32.
-  work.elementwise_seconds += 4 * rows * D(vocab_) / machine_.elementwise_bytes_per_s;
+  work.elementwise_seconds += 4 * rows * AsReal(vocab_) / machine_.elementwise_bytes_per_s;
   work.Add(Message(16 * rows));
   return work;
 }

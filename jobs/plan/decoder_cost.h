@@ -27,6 +27,8 @@
 
 namespace bearing::jobs {
 
+inline double AsReal(int64_t n) { return static_cast<double>(n); }
+
 // Of the ranks together: flops. Of one rank, the one with most to do: everything else.
 struct Work {
   double flops = 0;

@@ -6,11 +6,6 @@
 #include "jobs/plan/stage_tally.h"
 
 namespace bearing::jobs {
-namespace {
-
-double D(int64_t n) { return static_cast<double>(n); }
-
-}  // namespace
 
 StageCost CollectCost(const StageInputs& in) {
   const Workload& load = *in.workload;
@@ -22,7 +17,7 @@ StageCost CollectCost(const StageInputs& in) {
     const std::vector<Batch> train = CutBatches(side->train, load.positions, in.budget, max_rows);
     tally.Passes(train, load.derives_tokens ? 2 : 1);
     // Captured in one copy and summed in fp64: about 4 movements of 4 bytes a number.
-    tally.cost().work.elementwise_seconds += 4.0 * D(side->train.count() * bytes_a_row) / in.machine->elementwise_bytes_per_s;
+    tally.cost().work.elementwise_seconds += 4.0 * AsReal(side->train.count() * bytes_a_row) / in.machine->elementwise_bytes_per_s;
     captured = load.derives_tokens ? captured + side->train.count() * bytes_a_row
                                    : std::max(captured, LargestReads(train) * bytes_a_row);
     if (load.filter) tally.Passes(CutBatches(side->validation, 1, in.budget, max_rows));
@@ -50,7 +45,7 @@ void Induce(const StageInputs& in, StageTally& tally) {
         Batch branch;
         for (int64_t i = first; i < std::min(candidates, first + at_once); ++i) branch.Add(base);
         work.Add(in.decoder->Blocks(branch, layer, in.config->num_layers()));
-        work.Add(in.decoder->Probabilities(D(branch.reads)));
+        work.Add(in.decoder->Probabilities(AsReal(branch.reads)));
         branches.push_back(branch);
       }
     }
@@ -72,7 +67,7 @@ StageCost SelectCost(const StageInputs& in) {
   Induce(in, tally);
   const std::vector<Batch> kl = PackGroups(negative, load.to_kl, in.budget);
   tally.Passes(kl);
-  for (const Batch& batch : kl) tally.cost().work.Add(in.decoder->Kl(D(batch.reads)));
+  for (const Batch& batch : kl) tally.cost().work.Add(in.decoder->Kl(AsReal(batch.reads)));
   tally.Passes(PackGroups(positive, load.to_bypass, in.budget));
   // The baseline's distribution stays.
   tally.cost().memory.logits += load.negative.validation.count() * in.decoder->vocab_rows() * 4;
@@ -115,13 +110,13 @@ StageCost EvaluateCost(const StageInputs& in) {
   for (const Wave& wave : WavesOf(in)) {
     Work& work = tally.cost().work;
     work.Add(in.decoder->Run(wave.prefill));
-    work.Add(in.decoder->ArgMax(D(wave.rows)));
+    work.Add(in.decoder->ArgMax(AsReal(wave.rows)));
     // A step costs what its keys cost: linear, so the middle step stands for all.
-    Work step = in.decoder->DecodeStep(D(wave.rows), wave.keys / D(wave.rows) + D(steps) / 2);
+    Work step = in.decoder->DecodeStep(AsReal(wave.rows), wave.keys / AsReal(wave.rows) + AsReal(steps) / 2);
     for (int64_t i = 1; i < steps; ++i) work.Add(step);
     tally.Took({wave.prefill});
     tally.cost().passes += steps - 1;
-    tally.cost().weight_readings += D(steps - 1);
+    tally.cost().weight_readings += AsReal(steps - 1);
     tally.cost().memory.kv = std::max(tally.cost().memory.kv, kv_a_token * (wave.prefill.tokens + wave.rows * steps));
   }
   return tally.cost();

@@ -10,7 +10,6 @@ namespace {
 
 constexpr int64_t kProbePrompts = 8;
 
-double D(int64_t n) { return static_cast<double>(n); }
 
 void AddDisk(double bytes, double bytes_per_s, Work& work) {
   work.disk_bytes += bytes;
@@ -18,8 +17,8 @@ void AddDisk(double bytes, double bytes_per_s, Work& work) {
 }
 
 void AddLoad(const StageInputs& in, Work& work) {
-  AddDisk(D(in.weights.read), in.machine->disk_read_bytes_per_s, work);
-  work.other_seconds += D(in.weights.stored) / in.machine->prepare_bytes_per_s;
+  AddDisk(AsReal(in.weights.read), in.machine->disk_read_bytes_per_s, work);
+  work.other_seconds += AsReal(in.weights.stored) / in.machine->prepare_bytes_per_s;
 }
 
 StageCost Load(const StageInputs& in) {
@@ -30,20 +29,20 @@ StageCost Load(const StageInputs& in) {
 }
 
 // Elements that a rank edits: dealt out by size, and no piece is cut further.
-double EditedElements(const StageInputs& in) { return std::max(D(in.edit.edited) / D(in.ranks), D(in.edit.largest_piece)); }
+double EditedElements(const StageInputs& in) { return std::max(AsReal(in.edit.edited) / AsReal(in.ranks), AsReal(in.edit.largest_piece)); }
 
 bool Unties(const StageInputs& in) { return in.config->tied_embeddings && !in.workload->keep_tied; }
 
 double CheckpointBytes(const StageInputs& in) {
-  const double untied = Unties(in) ? D(in.config->vocab_size) * D(in.config->d_model) : 0;
-  return (D(in.edit.edited + in.edit.copied) + untied) * D(in.types.stored_bytes);
+  const double untied = Unties(in) ? AsReal(in.config->vocab_size) * AsReal(in.config->d_model) : 0;
+  return (AsReal(in.edit.edited + in.edit.copied) + untied) * AsReal(in.types.stored_bytes);
 }
 
 StageCost Edit(const StageInputs& in) {
   StageTally tally(PlanStage::kEdit, in);
   Work& work = tally.cost().work;
-  work.flops += 4 * D(in.edit.edited);
-  const double share = CheckpointBytes(in) / D(in.ranks);
+  work.flops += 4 * AsReal(in.edit.edited);
+  const double share = CheckpointBytes(in) / AsReal(in.ranks);
   AddDisk(share, in.machine->disk_read_bytes_per_s, work);
   AddDisk(share, in.machine->disk_write_bytes_per_s, work);
   work.other_seconds += EditedElements(in) / in.machine->edit_elements_per_s;
@@ -55,7 +54,7 @@ StageCost Edit(const StageInputs& in) {
 StageCost Verify(const StageInputs& in) {
   StageTally tally(PlanStage::kVerify, in);
   Work& work = tally.cost().work;
-  AddDisk(D(in.edit.edited * in.types.stored_bytes) / D(in.ranks), in.machine->disk_read_bytes_per_s, work);
+  AddDisk(AsReal(in.edit.edited * in.types.stored_bytes) / AsReal(in.ranks), in.machine->disk_read_bytes_per_s, work);
   work.other_seconds += EditedElements(in) / in.machine->edit_elements_per_s;
   if (!in.machine->is_gpu) tally.cost().memory.scratch = in.edit.largest_piece * (in.types.stored_bytes + 17);
   if (in.config->tied_embeddings && in.workload->keep_tied) return tally.cost();

@@ -8,7 +8,7 @@ namespace bearing::comm {
 namespace {
 
 // How long after its limit, or after a failure, an operation may go unnoticed.
-constexpr std::chrono::milliseconds kLook{100};
+constexpr std::chrono::milliseconds kQueueLook{100};
 // So many unfinished operations that the rank's thread removes what is done itself: marks are not made without end.
 constexpr size_t kMany = 1024;
 
@@ -54,7 +54,7 @@ void DeviceQueue::Reap() {
 void DeviceQueue::Run() {
   std::unique_lock lock(mutex_);
   while (!stop_) {
-    changed_.wait_for(lock, kLook);
+    changed_.wait_for(lock, kQueueLook);
     Reap();
     std::string trouble = marks_.Failure();
     if (trouble.empty() && !entries_.empty()) {

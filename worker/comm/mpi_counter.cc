@@ -18,7 +18,7 @@ namespace bearing::comm {
 namespace {
 
 // A draw from another host waits for this long at most; one look costs some microseconds.
-constexpr std::chrono::milliseconds kLook{2};
+constexpr std::chrono::milliseconds kCounterLook{2};
 constexpr int kRequest = 1;
 constexpr int kAnswer = 2;
 
@@ -40,7 +40,7 @@ class Server {
  private:
   void Run() {
     std::unique_lock lock(mutex_);
-    while (!changed_.wait_for(lock, kLook, [this] { return stop_; })) {
+    while (!changed_.wait_for(lock, kCounterLook, [this] { return stop_; })) {
       int found = 0;
       MPI_Status status;
       while (MPI_Iprobe(MPI_ANY_SOURCE, kRequest, comm_, &found, &status) == MPI_SUCCESS && found) {

@@ -27,7 +27,7 @@ namespace {
 constexpr char kAbortKey[] = "abort";
 constexpr char kGoneKey[] = "gone";
 constexpr size_t kPiece = size_t{4} << 20;  // The store refuses values of more than 8 MiB.
-constexpr std::chrono::milliseconds kLook{500};
+constexpr std::chrono::milliseconds kStoreLook{500};
 
 // This rank's connection to the store, shared by its communicators.
 class StoreProcess {
@@ -61,13 +61,13 @@ class StoreProcess {
   void Await(const std::string& key) {
     constexpr std::chrono::microseconds kLongest{5000};
     auto pause = std::chrono::microseconds(100);
-    auto next_look = std::chrono::steady_clock::now() + kLook;
+    auto next_look = std::chrono::steady_clock::now() + kStoreLook;
     while (!store_->check({key})) {
       std::this_thread::sleep_for(pause);
       pause = std::min(2 * pause, kLongest);
       if (std::chrono::steady_clock::now() < next_look) continue;
       LeaveIfAborted();
-      next_look = std::chrono::steady_clock::now() + kLook;
+      next_look = std::chrono::steady_clock::now() + kStoreLook;
     }
   }
 
@@ -93,7 +93,7 @@ class StoreProcess {
       // The others will miss rank 0, or this rank at the time limit.
     }
     // Rank 0 takes the store with it: the others get a chance to read why.
-    if (rank_ == 0) std::this_thread::sleep_for(2 * kLook);
+    if (rank_ == 0) std::this_thread::sleep_for(2 * kStoreLook);
     std::_Exit(exit_code);
   }
 

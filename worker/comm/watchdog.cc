@@ -8,7 +8,7 @@ namespace bearing::comm {
 namespace {
 
 // How long after its limit an operation may go unnoticed.
-constexpr std::chrono::milliseconds kLook{250};
+constexpr std::chrono::milliseconds kDogLook{250};
 
 }  // namespace
 
@@ -70,7 +70,7 @@ std::string Watchdog::Describe(const Operation& operation) const {
 void Watchdog::Run() {
   std::unique_lock lock(mutex_);
   while (!stop_) {
-    changed_.wait_for(lock, kLook);
+    changed_.wait_for(lock, kDogLook);
     if (operation_.name == nullptr || std::chrono::steady_clock::now() <= deadline_) continue;
     const std::string text =
         absl::StrCat(comm::Describe(rank_, stage_, operation_), " did not finish within ", absl::FormatDuration(limit_));
