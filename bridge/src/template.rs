@@ -46,6 +46,7 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(python_text::call_method);
         environment.add_filter("tojson", tojson::tojson);
         environment.add_filter("trim", |value: &Value, args: Rest<Value>| python_text::trim(value, &args));
+        environment.add_filter("indent", python_text::indent);
         environment.add_function("strftime_now", python_text::strftime_now);
         environment.add_function("raise_exception", raise_exception);
 
