@@ -11,8 +11,8 @@
 // The template is additional_chat_templates/default.jinja, else chat_template.jinja, else chat_template of
 // tokenizer_config.json (a text, or the one named "default"). It is rendered as transformers renders it (trim_blocks,
 // lstrip_blocks, loop controls, Python's tojson, indent, trim and string methods, raise_exception, strftime_now,
-// {% generation %} left out), then encoded with add_special_tokens = false. A template may take 20 million steps. Padding and
-// truncation stored in tokenizer.json are ignored.
+// {% generation %} left out), then encoded with add_special_tokens = false. A template may have 128 KiB and
+// take 20 million steps. Padding and truncation stored in tokenizer.json are ignored.
 // Thread-safe. Rust panics never cross: they come back as Internal.
 #ifndef BEARING_BRIDGE_CHAT_TOKENIZER_H_
 #define BEARING_BRIDGE_CHAT_TOKENIZER_H_

@@ -141,12 +141,34 @@ TEST_F(ModelFolderTest, ARunawayTemplateEnds) {
 TEST_F(ModelFolderTest, ATemplateThatCallsItselfEnds) {
   folder_.Write("chat_template.jinja", "{% macro again() %}{{ again() }}{% endmacro %}\n{{ again() }}");
   ExpectFailure(Rendered().status(), absl::StatusCode::kInvalidArgument, "recursion limit", "chat_template.jinja line=1");
-  for (const char* piece : {"{% if true %}", "{% for x in messages %}", "{{ (", "{{ [", "{{ -", "{{ not "}) {
+}
+
+TEST_F(ModelFolderTest, ATemplateNestedTooDeeplyIsAnError) {
+  constexpr size_t kMaxBytes = 128 << 10;
+  for (const std::string piece : {"{% if true %}", "{% for x in messages %}", "{{ (", "{{ ["}) {
     std::string deep;
-    for (int i = 0; i < 100000; ++i) deep += piece[1] == '%' || i == 0 ? piece : piece + 3;
+    while (deep.size() + piece.size() <= kMaxBytes) deep += piece[1] == '%' || deep.empty() ? piece : piece.substr(3);
     folder_.Write("chat_template.jinja", deep);
     ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "recursion", "chat_template.jinja line=1");
   }
+}
+
+TEST_F(ModelFolderTest, OperatorsNestedAsDeeplyAsATemplateIsLongAreHarmless) {
+  constexpr size_t kMaxBytes = 128 << 10;
+  struct Nest {
+    std::string begin, piece, end;
+  };
+  for (const Nest& nest : {Nest{"{{ ", "not ", "1 }}"}, Nest{"{{ ", "-", "1 }}"}, Nest{"{{ 1", "+1", " }}"}, Nest{"{{ 1", "~1", " }}"},
+                           Nest{"{{ x", ".x", " }}"}, Nest{"{{ x", "|e", " }}"}, Nest{"{{ 1", "<1", " }}"},
+                           Nest{"{{ 1", " if 1 else 1", " }}"}, Nest{"{% if 0 %}", "{% elif 0 %}", "{% endif %}"}}) {
+    std::string text = nest.begin;
+    while (text.size() + nest.piece.size() + nest.end.size() <= kMaxBytes) text += nest.piece;
+    folder_.Write("chat_template.jinja", text + nest.end);
+    const absl::Status status = LoadStatus();
+    EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kInvalidArgument) << nest.piece << ": " << status;
+  }
+  folder_.Write("chat_template.jinja", std::string(kMaxBytes + 1, 'x'));
+  ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "chat template is too long", "chat_template.jinja");
 }
 
 TEST_F(ModelFolderTest, TokensBeyondTheModelsVocabularyAreNamed) {
