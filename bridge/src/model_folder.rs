@@ -88,7 +88,8 @@ fn read_tokenizer(folder: &Path) -> Result<TokenizerSource> {
     let tiktoken_file = folder.join(qwen::VOCABULARY_FILE);
     if let Some(bytes) = read_bytes(&tiktoken_file)? {
         let json = qwen::tokenizer_json(&bytes, &tiktoken_file)?;
-        let template = TemplateSource { text: qwen::CHAT_TEMPLATE.to_string(), origin: "built-in template of Qwen-1".to_string() };
+        let template =
+            TemplateSource { text: qwen::CHAT_TEMPLATE.to_string(), origin: "built-in template of Qwen-1".to_string() };
         return Ok(TokenizerSource { file: tiktoken_file, json, built_in_template: Some(template) });
     }
     match OTHER_VOCABULARIES.iter().find(|name| folder.join(name).exists()) {

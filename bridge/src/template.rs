@@ -44,7 +44,8 @@ impl std::error::Error for RaisedByTemplate {}
 impl ChatTemplate {
     pub fn parse(source: TemplateSource) -> Result<Self> {
         if source.text.len() > MAX_BYTES {
-            let text = format!("chat template is too long: bytes={} limit={MAX_BYTES} file={}", source.text.len(), source.origin);
+            let text =
+                format!("chat template is too long: bytes={} limit={MAX_BYTES} file={}", source.text.len(), source.origin);
             return Err(Failure::invalid(text));
         }
         let mut environment = Environment::new();
