@@ -71,16 +71,21 @@ pub fn merges(tokens: &[Vec<u8>]) -> Vec<(&[u8], &[u8])> {
 /// Where the parts of `token` begin, and its end, after all merges of ranks below `limit`.
 fn parts_below(token: &[u8], limit: usize, ranks: &HashMap<&[u8], usize>) -> Vec<usize> {
     let mut bounds: Vec<usize> = (0..=token.len()).collect();
-    loop {
-        let lowest = (0..bounds.len().saturating_sub(2))
-            .filter_map(|i| Some((*ranks.get(&token[bounds[i]..bounds[i + 2]])?, i)))
-            .filter(|&(rank, _)| rank < limit)
-            .min();
-        match lowest {
-            Some((_, i)) => bounds.remove(i + 1),
-            None => return bounds,
-        };
+    // Of the part that begins at bounds[i] joined with the next: only the two beside a merge change.
+    let joined_rank = |bounds: &[usize], i: usize| match bounds.get(i + 2) {
+        Some(&end) => ranks.get(&token[bounds[i]..end]).copied().filter(|&rank| rank < limit).unwrap_or(usize::MAX),
+        None => usize::MAX,
+    };
+    let mut joined: Vec<usize> = (0..token.len()).map(|i| joined_rank(&bounds, i)).collect();
+    while let Some((i, _)) = joined.iter().enumerate().min_by_key(|(_, rank)| **rank).filter(|(_, rank)| **rank != usize::MAX) {
+        bounds.remove(i + 1);
+        joined.remove(i + 1);
+        joined[i] = joined_rank(&bounds, i);
+        if i > 0 {
+            joined[i - 1] = joined_rank(&bounds, i - 1);
+        }
     }
+    bounds
 }
 
 /// The characters that stand for bytes in a byte-level vocabulary: printable ones for themselves, the others from U+0100 on.
