@@ -12,22 +12,31 @@ pub struct ChatTokenizer {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     special_tokens: SpecialTokens,
+    vocab_size: Option<u64>,
     folder: String,
 }
 
 impl ChatTokenizer {
     pub fn load(folder: &Path, template_file: Option<&Path>) -> Result<Self> {
-        let model = ModelFolder::read(folder, template_file)?;
+        let mut model = ModelFolder::read(folder, template_file)?;
         let bad_tokenizer = |error: tokenizers::Error| Failure::bad_file("bad tokenizer.json", &model.tokenizer_file, error);
         let mut tokenizer = Tokenizer::from_bytes(&model.tokenizer_json).map_err(bad_tokenizer)?;
         // What a file stores for batches of another program must not change ours.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(bad_tokenizer)?;
+        if let Some(pipeline) = &model.llama_pipeline {
+            if pipeline.apply(&mut tokenizer).map_err(bad_tokenizer)? {
+                for (name, token) in &pipeline.default_tokens {
+                    model.special_tokens.named.entry(name.to_string()).or_insert(token.to_string());
+                }
+            }
+        }
         add_missing_tokens(&mut tokenizer, &model.special_tokens).map_err(bad_tokenizer)?;
         Ok(ChatTokenizer {
             tokenizer,
             template: model.template.map(ChatTemplate::parse).transpose()?,
             special_tokens: model.special_tokens,
+            vocab_size: model.vocab_size,
             folder: folder.display().to_string(),
         })
     }
@@ -51,7 +60,20 @@ impl ChatTokenizer {
             .tokenizer
             .encode_fast(text, add_special_tokens)
             .map_err(|error| Failure::invalid(format!("cannot tokenize text: reason={error}")))?;
-        Ok(encoding.get_ids().iter().map(|&id| id as i32).collect())
+        match encoding.get_ids().iter().find(|&&id| self.is_beyond_the_model(id)) {
+            None => Ok(encoding.get_ids().iter().map(|&id| id as i32).collect()),
+            Some(&id) => Err(Failure::invalid(format!(
+                "text has a token for which the model has no embedding: token={:?} id={id} vocab_size={} folder={}",
+                self.tokenizer.id_to_token(id).unwrap_or_default(),
+                self.vocab_size.unwrap_or_default(),
+                self.folder
+            ))),
+        }
+    }
+
+    /// Folders may add tokens to the tokenizer without rows in the embedding.
+    fn is_beyond_the_model(&self, id: u32) -> bool {
+        self.vocab_size.is_some_and(|size| u64::from(id) >= size) || i32::try_from(id).is_err()
     }
 
     /// Ids beyond the vocabulary are left out, as transformers does: models pad their vocabulary.

@@ -5,7 +5,10 @@
 mod abi;
 mod chat_tokenizer;
 mod failure;
+mod llama_pipeline;
 mod model_folder;
 mod python_text;
+mod qwen;
 mod template;
+mod tiktoken;
 mod tojson;

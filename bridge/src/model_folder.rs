@@ -9,6 +9,11 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::failure::{Code, Failure, Result};
+use crate::llama_pipeline::LlamaPipeline;
+use crate::qwen;
+
+/// Vocabularies that need transformers to become a tokenizer.json.
+const OTHER_VOCABULARIES: [&str; 4] = ["tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json"];
 
 pub struct TemplateSource {
     pub text: String,
@@ -29,9 +34,13 @@ pub struct SpecialTokens {
 
 pub struct ModelFolder {
     pub tokenizer_file: PathBuf,
+    /// The file's content, or what a vocabulary of another kind is as a tokenizer.json.
     pub tokenizer_json: Vec<u8>,
     pub template: Option<TemplateSource>,
     pub special_tokens: SpecialTokens,
+    pub llama_pipeline: Option<LlamaPipeline>,
+    /// Rows of the embedding, where config.json says so.
+    pub vocab_size: Option<u64>,
 }
 
 impl ModelFolder {
@@ -40,17 +49,13 @@ impl ModelFolder {
         if !folder.is_dir() {
             return Err(not_found("model folder does not exist", folder));
         }
-        let tokenizer_file = folder.join("tokenizer.json");
-        let tokenizer_json =
-            read_bytes(&tokenizer_file)?.ok_or_else(|| not_found("model folder has no tokenizer.json", &tokenizer_file))?;
+        let tokenizer = read_tokenizer(folder)?;
+        let model_config = read_object(&folder.join("config.json"))?.unwrap_or_default();
         let config_file = folder.join("tokenizer_config.json");
         let config = read_object(&config_file)?.unwrap_or_default();
         let template = match template_file {
             Some(file) => Some(template_from_file(file)?.ok_or_else(|| not_found("chat template file does not exist", file))?),
-            None => match template_from_file(&folder.join("chat_template.jinja"))? {
-                Some(template) => Some(template),
-                None => template_from_config(&config, &config_file)?,
-            },
+            None => folder_template(folder, &config, &config_file)?.or(tokenizer.built_in_template),
         };
         // transformers reads special_tokens_map.json only for folders whose config does not list its added tokens.
         let map = match config.contains_key("added_tokens_decoder") {
@@ -58,8 +63,52 @@ impl ModelFolder {
             false => read_object(&folder.join("special_tokens_map.json"))?,
         };
         let special_tokens = special_tokens(&config, map, &config_file)?;
-        Ok(ModelFolder { tokenizer_file, tokenizer_json, template, special_tokens })
+        Ok(ModelFolder {
+            tokenizer_file: tokenizer.file,
+            tokenizer_json: tokenizer.json,
+            template,
+            special_tokens,
+            llama_pipeline: LlamaPipeline::named_by(&config, &model_config),
+            vocab_size: vocab_size(&model_config),
+        })
     }
+}
+
+struct TokenizerSource {
+    file: PathBuf,
+    json: Vec<u8>,
+    built_in_template: Option<TemplateSource>,
+}
+
+fn read_tokenizer(folder: &Path) -> Result<TokenizerSource> {
+    let file = folder.join("tokenizer.json");
+    if let Some(json) = read_bytes(&file)? {
+        return Ok(TokenizerSource { file, json, built_in_template: None });
+    }
+    let tiktoken_file = folder.join(qwen::VOCABULARY_FILE);
+    if let Some(bytes) = read_bytes(&tiktoken_file)? {
+        let json = qwen::tokenizer_json(&bytes, &tiktoken_file)?;
+        let template =
+            TemplateSource { text: qwen::CHAT_TEMPLATE.to_string(), origin: "built-in template of Qwen-1".to_string() };
+        return Ok(TokenizerSource { file: tiktoken_file, json, built_in_template: Some(template) });
+    }
+    match OTHER_VOCABULARIES.iter().find(|name| folder.join(name).exists()) {
+        None => Err(not_found("model folder has no tokenizer.json", &file)),
+        Some(name) => Err(Failure::new(
+            Code::FailedPrecondition,
+            format!(
+                "model folder has {name} but no tokenizer.json; write one with transformers: python -c \"from transformers import \
+                 AutoTokenizer as T; T.from_pretrained('{0}').save_pretrained('{0}')\": folder={0}",
+                folder.display()
+            ),
+        )),
+    }
+}
+
+/// `vocab_size` of config.json, or of its part for text.
+fn vocab_size(config: &Map<String, Value>) -> Option<u64> {
+    let of_text = || config.get("text_config")?.get("vocab_size");
+    config.get("vocab_size").or_else(of_text)?.as_u64()
 }
 
 fn not_found(what: &str, path: &Path) -> Failure {
@@ -94,6 +143,16 @@ fn template_from_file(path: &Path) -> Result<Option<TemplateSource>> {
         String::from_utf8(bytes).map_err(|error| Failure::bad_file("chat template is not UTF-8", path, error.utf8_error()))?;
     let origin = path.display().to_string();
     Ok(Some(TemplateSource { text, origin }))
+}
+
+/// Of the places for the template named "default", the last in the order of transformers.
+fn folder_template(folder: &Path, config: &Map<String, Value>, config_file: &Path) -> Result<Option<TemplateSource>> {
+    for name in ["additional_chat_templates/default.jinja", "chat_template.jinja"] {
+        if let Some(template) = template_from_file(&folder.join(name))? {
+            return Ok(Some(template));
+        }
+    }
+    template_from_config(config, config_file)
 }
 
 /// `chat_template` is a string, or a list of {"name", "template"} of which the one named "default" counts.

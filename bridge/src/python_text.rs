@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::mem::MaybeUninit;
 
-use minijinja::value::{from_args, ValueKind};
+use minijinja::value::{from_args, Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, State, Value};
 
 /// `str.isspace` of one character: Unicode white space and the four ASCII separators.
@@ -36,6 +36,55 @@ pub fn trim(value: &Value, args: &[Value]) -> Result<String, Error> {
         Some(chars) => text.trim_matches(|c| chars.contains(c)).to_string(),
         None => text.trim_matches(is_space).to_string(),
     })
+}
+
+/// The `indent` filter. Unlike minijinja's own it keeps a last empty line, and it knows all line ends of `str.splitlines`.
+pub fn indent(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let args = args.into_values();
+    let (positions, names): (&[Value], Kwargs) = from_args(&args)?;
+    let argument = |index: usize, name: &str| match positions.get(index) {
+        Some(value) => Ok(Some(value.clone())),
+        None => names.get::<Option<Value>>(name),
+    };
+    let width = argument(0, "width")?.unwrap_or_else(|| Value::from(4));
+    let is_set = |flag: Option<Value>| flag.is_some_and(|flag| flag.is_true());
+    let (first, blank) = (is_set(argument(1, "first")?), is_set(argument(2, "blank")?));
+    names.assert_all_used()?;
+    let indention = match (width.as_str(), width.as_usize()) {
+        (Some(text), _) => text.to_string(),
+        (None, Some(width)) if width <= MAX_INDENT => " ".repeat(width),
+        _ => return Err(Error::new(ErrorKind::InvalidOperation, format!("indent cannot use this width: width={width}"))),
+    };
+    let mut out = String::new();
+    for (index, line) in split_lines(&value.to_string()).iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        let wanted = if index == 0 { first } else { blank || !line.is_empty() };
+        if wanted {
+            out.push_str(&indention);
+        }
+        out.push_str(line);
+    }
+    Ok(out)
+}
+
+const MAX_INDENT: usize = 4096;
+
+/// `(text + "\n").splitlines()`: at least one line.
+fn split_lines(text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')) {
+        lines.push(&rest[..at]);
+        let end = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
+        rest = &rest[at + end..];
+    }
+    // A carriage return at the end makes one line end with the added new line.
+    if !(rest.is_empty() && text.ends_with('\r')) {
+        lines.push(rest);
+    }
+    lines
 }
 
 /// `datetime.now().strftime(format)`, which is the C function on local time.

@@ -12,6 +12,10 @@ use crate::{python_text, tojson};
 
 /// Instructions a rendering may take: a thousand long turns need well under a tenth, a runaway loop ends within a second.
 const FUEL: u64 = 20_000_000;
+/// Several times the longest template published. Nested expressions take stack in proportion to the text.
+const MAX_BYTES: usize = 128 << 10;
+/// For parsing: enough for the deepest nesting that MAX_BYTES allow. Only what is touched becomes memory.
+const PARSER_STACK_BYTES: usize = 256 << 20;
 const NAME: &str = "chat_template";
 
 pub struct Message<'a> {
@@ -39,6 +43,11 @@ impl std::error::Error for RaisedByTemplate {}
 
 impl ChatTemplate {
     pub fn parse(source: TemplateSource) -> Result<Self> {
+        if source.text.len() > MAX_BYTES {
+            let text =
+                format!("chat template is too long: bytes={} limit={MAX_BYTES} file={}", source.text.len(), source.origin);
+            return Err(Failure::invalid(text));
+        }
         let mut environment = Environment::new();
         environment.set_syntax(white_space()?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -46,11 +55,12 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(python_text::call_method);
         environment.add_filter("tojson", tojson::tojson);
         environment.add_filter("trim", |value: &Value, args: Rest<Value>| python_text::trim(value, &args));
+        environment.add_filter("indent", python_text::indent);
         environment.add_function("strftime_now", python_text::strftime_now);
         environment.add_function("raise_exception", raise_exception);
 
         let text = without_generation_tags(&source.text.replace("\r\n", "\n").replace('\r', "\n"));
-        environment.add_template_owned(NAME, text).map_err(|error| {
+        on_a_large_stack(|| environment.add_template_owned(NAME, text))?.map_err(|error| {
             Failure::invalid(format!("chat template does not parse: {}: {}", describe(&error), place(&source.origin, &error)))
         })?;
         Ok(ChatTemplate { environment, origin: source.origin })
@@ -88,6 +98,15 @@ impl ChatTemplate {
         }
         Failure::invalid(format!("chat template fails: {}: {place}", describe(error)))
     }
+}
+
+/// minijinja limits the nesting of statements and brackets, but not that of operators and `elif`.
+fn on_a_large_stack<T: Send>(body: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES).spawn_scoped(scope, body);
+        let failed = |reason: String| Failure::new(Code::Internal, format!("cannot parse the chat template: reason={reason}"));
+        thread.map_err(|error| failed(error.to_string()))?.join().map_err(|_| failed("the parser failed".to_string()))
+    })
 }
 
 /// The white space settings of transformers' jinja2 environment.

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,27 @@ TEST_F(ModelFolderTest, MissingFolderAndFilesAreNotFound) {
   ExpectFailure(ChatTokenizer::Load(empty.path()).status(), absl::StatusCode::kNotFound, "tokenizer.json", empty.path());
 }
 
+TEST_F(ModelFolderTest, AVocabularyOfAnotherKindIsRefusedWithTheWayOut) {
+  for (const char* name : {"tokenizer.model", "tekken.json", "tiktoken.model", "vocab.json"}) {
+    const TestFolder folder;
+    folder.Write(name, "x");
+    const absl::Status status = ChatTokenizer::Load(folder.path()).status();
+    ExpectFailure(status, absl::StatusCode::kFailedPrecondition, "has " + std::string(name) + " but no tokenizer.json",
+                  "T.from_pretrained('" + folder.path() + "').save_pretrained('" + folder.path() + "')");
+  }
+}
+
+TEST_F(ModelFolderTest, JsonNestedTooDeeplyIsAnError) {
+  const std::string deep = std::string(100000, '[');
+  folder_.Write("tokenizer_config.json", "{\"bos_token\": " + deep);
+  ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "recursion limit", "tokenizer_config.json");
+  folder_.Write("tokenizer_config.json", "{}");
+  folder_.Write("tokenizer.json", deep);
+  ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "bad tokenizer.json", folder_.path());
+  folder_.Write("tokenizer.json", R"({"normalizer": {"type": "Sequence", "normalizers": )" + deep);
+  ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "recursion limit", folder_.path());
+}
+
 TEST_F(ModelFolderTest, BadJsonNamesTheFile) {
   folder_.Write("tokenizer_config.json", "{\"bos_token\": ");
   ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "bad JSON", "tokenizer_config.json");
@@ -81,6 +103,11 @@ TEST_F(ModelFolderTest, TemplatesComeFromTheFileThenTheConfig) {
   EXPECT_EQ(*Rendered(), "list");
   folder_.Write("chat_template.jinja", "file");
   EXPECT_EQ(*Rendered(), "file");
+  std::filesystem::create_directory(folder_.path() + "/additional_chat_templates");
+  folder_.Write("additional_chat_templates/tool_use.jinja", "tools");
+  EXPECT_EQ(*Rendered(), "file");
+  folder_.Write("additional_chat_templates/default.jinja", "default of the folder");
+  EXPECT_EQ(*Rendered(), "default of the folder");
   EXPECT_EQ(*Rendered(folder_.Write("other.html", "given <{{ messages[0].content }}>{{ '&' }}")), "given <hi>&");
 }
 
@@ -109,6 +136,54 @@ TEST_F(ModelFolderTest, ATemplateThatFailsNamesFileAndLine) {
 TEST_F(ModelFolderTest, ARunawayTemplateEnds) {
   folder_.Write("chat_template.jinja", "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}");
   ExpectFailure(Rendered().status(), absl::StatusCode::kResourceExhausted, "too many steps", "chat_template.jinja");
+}
+
+TEST_F(ModelFolderTest, ATemplateThatCallsItselfEnds) {
+  folder_.Write("chat_template.jinja", "{% macro again() %}{{ again() }}{% endmacro %}\n{{ again() }}");
+  ExpectFailure(Rendered().status(), absl::StatusCode::kInvalidArgument, "recursion limit", "chat_template.jinja line=1");
+}
+
+TEST_F(ModelFolderTest, ATemplateNestedTooDeeplyIsAnError) {
+  constexpr size_t kMaxBytes = 128 << 10;
+  for (const std::string piece : {"{% if true %}", "{% for x in messages %}", "{{ (", "{{ ["}) {
+    std::string deep;
+    while (deep.size() + piece.size() <= kMaxBytes) deep += piece[1] == '%' || deep.empty() ? piece : piece.substr(3);
+    folder_.Write("chat_template.jinja", deep);
+    ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "recursion", "chat_template.jinja line=1");
+  }
+}
+
+TEST_F(ModelFolderTest, OperatorsNestedAsDeeplyAsATemplateIsLongAreHarmless) {
+  constexpr size_t kMaxBytes = 128 << 10;
+  struct Nest {
+    std::string begin, piece, end;
+  };
+  for (const Nest& nest : {Nest{"{{ ", "not ", "1 }}"}, Nest{"{{ ", "-", "1 }}"}, Nest{"{{ 1", "+1", " }}"}, Nest{"{{ 1", "~1", " }}"},
+                           Nest{"{{ x", ".x", " }}"}, Nest{"{{ x", "|e", " }}"}, Nest{"{{ 1", "<1", " }}"},
+                           Nest{"{{ 1", " if 1 else 1", " }}"}, Nest{"{% if 0 %}", "{% elif 0 %}", "{% endif %}"}}) {
+    std::string text = nest.begin;
+    while (text.size() + nest.piece.size() + nest.end.size() <= kMaxBytes) text += nest.piece;
+    folder_.Write("chat_template.jinja", text + nest.end);
+    const absl::Status status = LoadStatus();
+    EXPECT_TRUE(status.ok() || status.code() == absl::StatusCode::kInvalidArgument) << nest.piece << ": " << status;
+  }
+  folder_.Write("chat_template.jinja", std::string(kMaxBytes + 1, 'x'));
+  ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "chat template is too long", "chat_template.jinja");
+}
+
+TEST_F(ModelFolderTest, TokensBeyondTheModelsVocabularyAreNamed) {
+  folder_.Write("tokenizer_config.json", R"({"pad_token": "<|pad|>"})");
+  const auto ids = [&] { return (*ChatTokenizer::Load(folder_.path()))->Encode("<|pad|>"); };
+  EXPECT_EQ(ids()->front(), 65);
+  folder_.Write("config.json", R"({"vocab_size": 66})");
+  EXPECT_EQ(ids()->front(), 65);
+  for (const char* config : {R"({"vocab_size": 65})", R"({"text_config": {"vocab_size": 65}})"}) {
+    folder_.Write("config.json", config);
+    ExpectFailure(ids().status(), absl::StatusCode::kInvalidArgument, "token=\"<|pad|>\" id=65 vocab_size=65", folder_.path());
+    EXPECT_TRUE((*ChatTokenizer::Load(folder_.path()))->Encode("Hello").ok());
+  }
+  folder_.Write("config.json", "{");
+  ExpectFailure(LoadStatus(), absl::StatusCode::kInvalidArgument, "bad JSON", "config.json");
 }
 
 TEST_F(ModelFolderTest, SpecialTokensComeFromConfigAndMap) {
