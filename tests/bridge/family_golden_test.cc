@@ -92,9 +92,9 @@ TEST_P(FamilyGoldenTest, TextAndIdsEqualTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyGoldenTest,
-                         ::testing::Values("llama2", "llama2_legacy", "yi", "llama3", "llama31", "llama32", "smollm2", "smollm3",
-                                           "r1_llama", "r1_qwen", "mistral", "mistral_v3", "mixtral", "gemma", "gemma2", "gemma3",
-                                           "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "command_r"),
+                         ::testing::Values("llama2", "llama2_legacy", "yi", "llama3", "llama31", "llama32", "smollm2",
+                                           "smollm3", "r1_llama", "r1_qwen", "mistral", "mistral_v3", "mixtral", "gemma",
+                                           "gemma2", "gemma3", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "command_r"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

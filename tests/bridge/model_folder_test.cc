@@ -158,9 +158,10 @@ TEST_F(ModelFolderTest, OperatorsNestedAsDeeplyAsATemplateIsLongAreHarmless) {
   struct Nest {
     std::string begin, piece, end;
   };
-  for (const Nest& nest : {Nest{"{{ ", "not ", "1 }}"}, Nest{"{{ ", "-", "1 }}"}, Nest{"{{ 1", "+1", " }}"}, Nest{"{{ 1", "~1", " }}"},
-                           Nest{"{{ x", ".x", " }}"}, Nest{"{{ x", "|e", " }}"}, Nest{"{{ 1", "<1", " }}"},
-                           Nest{"{{ 1", " if 1 else 1", " }}"}, Nest{"{% if 0 %}", "{% elif 0 %}", "{% endif %}"}}) {
+  for (const Nest& nest :
+       {Nest{"{{ ", "not ", "1 }}"}, Nest{"{{ ", "-", "1 }}"}, Nest{"{{ 1", "+1", " }}"}, Nest{"{{ 1", "~1", " }}"},
+        Nest{"{{ x", ".x", " }}"}, Nest{"{{ x", "|e", " }}"}, Nest{"{{ 1", "<1", " }}"}, Nest{"{{ 1", " if 1 else 1", " }}"},
+        Nest{"{% if 0 %}", "{% elif 0 %}", "{% endif %}"}}) {
     std::string text = nest.begin;
     while (text.size() + nest.piece.size() + nest.end.size() <= kMaxBytes) text += nest.piece;
     folder_.Write("chat_template.jinja", text + nest.end);
