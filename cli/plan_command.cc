@@ -127,7 +127,7 @@ void AddPlanCommand(CommandLine& line) {
       "machine for some seconds: products, attention, memory, messages and disk at the model's shapes. With --gpu the times\n"
       "are estimates from a datasheet. Memory is exact for weights and counted for the rest; what is assumed is printed.\n"
       "A job that does not fit says by how much, and how many ranks would hold it. Exit code 0 means: planned, not: fits.\n\n"
-      "Examples:\n  bearing plan examples/refusal.yaml --ranks 2\n"
+      "Example:\n  bearing plan examples/refusal.yaml --ranks 2\n"
       "  bearing plan examples/refusal.yaml --save-machine here.json && bearing plan examples/refusal.yaml --machine "
       "here.json\n"
       "  bearing plan examples/refusal.yaml --model-config config.json --set model.dtype=bfloat16 --gpu h100 --hbm 80GiB \\\n"
