@@ -54,6 +54,10 @@ absl::StatusOr<AttentionSpec> ParseAttention(const JsonFields& config, const Mod
   if (family.softcaps) {
     BEARING_ASSIGN_OR_RETURN(attention.logit_softcap, config.Number("attn_logit_softcapping", family.attention_softcap));
     if (attention.logit_softcap < 0.0) return config.Invalid("attn_logit_softcapping", "want a number that is not negative");
+    // transformers' Gemma 3 reads the key and does not use it: which of both a checkpoint means is not known.
+    if (attention.logit_softcap > 0.0 && family.qk_norm) {
+      return config.Unsupported("attn_logit_softcapping", "a cap on attention scores together with query and key norms");
+    }
   }
   return attention;
 }

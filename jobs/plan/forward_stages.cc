@@ -12,18 +12,33 @@ StageCost CollectCost(const StageInputs& in) {
   StageTally tally(PlanStage::kCollect, in);
   const int64_t max_rows = load.max_batch > 0 ? load.max_batch : std::numeric_limits<int64_t>::max();
   const int64_t bytes_a_row = 4 * in.config->num_layers() * load.positions * in.config->d_model;
+  const int64_t bytes_of_sum = 2 * bytes_a_row;
+  // Each rank keeps and sums its share of the rows.
+  const auto share = [&in](int64_t rows) { return (rows + in.ranks - 1) / in.ranks; };
+  Work& work = tally.cost().work;
+  std::vector<Batch> all;
   int64_t captured = 0;
   for (const WorkloadSide* side : {&load.positive, &load.negative}) {
     const std::vector<Batch> train = CutBatches(side->train, load.positions, in.budget, max_rows);
-    tally.Passes(train, load.derives_tokens ? 2 : 1);
+    tally.Compute(train, load.derives_tokens ? 2 : 1);
+    all.insert(all.end(), train.begin(), train.end());
     // Captured in one copy and summed in fp64: about 4 movements of 4 bytes a number.
-    tally.cost().work.elementwise_seconds += 4.0 * AsReal(side->train.count() * bytes_a_row) / in.machine->elementwise_bytes_per_s;
-    captured = load.derives_tokens ? captured + side->train.count() * bytes_a_row
-                                   : std::max(captured, LargestReads(train) * bytes_a_row);
-    if (load.filter) tally.Passes(CutBatches(side->validation, 1, in.budget, max_rows));
+    work.elementwise_seconds += 4.0 * AsReal(share(side->train.count()) * bytes_a_row) / in.machine->elementwise_bytes_per_s;
+    captured = load.derives_tokens ? captured + share(side->train.count()) * bytes_a_row
+                                   : std::max(captured, share(LargestReads(train)) * bytes_a_row);
+    if (in.ranks > 1) {
+      work.messages += 1;
+      work.message_bytes += AsReal(bytes_of_sum);
+      work.message_seconds += in.machine->AllReduceSeconds(in.ranks, AsReal(bytes_of_sum));
+    }
+    if (!load.filter) continue;
+    const std::vector<Batch> validation = CutBatches(side->validation, 1, in.budget, max_rows);
+    tally.Compute(validation, 1);
+    all.insert(all.end(), validation.begin(), validation.end());
   }
-  // Two sums and, at the end, three means, all fp64.
-  tally.cost().memory.residuals = captured + 5 * 2 * bytes_a_row;
+  tally.Took(all);
+  // Two sums, one of them once more while ranks meet, and at the end three means, all fp64.
+  tally.cost().memory.residuals = captured + 6 * bytes_of_sum;
   return tally.cost();
 }
 
@@ -62,8 +77,9 @@ StageCost SelectCost(const StageInputs& in) {
   StageTally tally(PlanStage::kSelect, in);
   const std::vector<Batch> positive = CutBatches(load.positive.validation, 1, in.budget);
   const std::vector<Batch> negative = CutBatches(load.negative.validation, 1, in.budget);
-  tally.Passes(positive);
-  tally.Passes(negative);
+  std::vector<Batch> baseline = positive;
+  baseline.insert(baseline.end(), negative.begin(), negative.end());
+  tally.Passes(baseline);
   Induce(in, tally);
   const std::vector<Batch> kl = PackGroups(negative, load.to_kl, in.budget);
   tally.Passes(kl);

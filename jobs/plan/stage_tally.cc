@@ -23,11 +23,15 @@ StageTally::StageTally(PlanStage stage, const StageInputs& in) : in_(in) {
   cost_.memory.weights = in.weights.held;
 }
 
-void StageTally::Passes(const std::vector<Batch>& batches, int times) {
+void StageTally::Compute(const std::vector<Batch>& batches, int times) {
   for (const Batch& batch : batches) {
     cost_.work.Add(in_.decoder->Run(batch));
     for (int i = 0; i < times; ++i) cost_.work.Add(in_.decoder->Probabilities(static_cast<double>(batch.reads)));
   }
+}
+
+void StageTally::Passes(const std::vector<Batch>& batches, int times) {
+  Compute(batches, times);
   Took(batches);
 }
 

@@ -17,7 +17,10 @@ class StageTally {
   // Forward passes with probabilities of the rows that are read, computed `times` times.
   void Passes(const std::vector<Batch>& batches, int times = 1);
 
-  // The memory and the count of passes that were made.
+  // The work of such passes alone; Took of all that run together follows.
+  void Compute(const std::vector<Batch>& batches, int times);
+
+  // The memory and the count of passes that were made together, in one reading of streamed weights.
   void Took(const std::vector<Batch>& batches);
 
   void Needs(int64_t activations, int64_t rows);

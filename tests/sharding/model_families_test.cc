@@ -259,6 +259,9 @@ TEST(ModelFamiliesTest, WhatIsUnknownIsRefusedByItsKey) {
   config["hidden_activation"] = "relu";
   EXPECT_TRUE(Fails(Parse(config), absl::StatusCode::kUnimplemented, "hidden_activation", "relu"));
   config = Base("gemma3_text");
+  config["attn_logit_softcapping"] = 50.0;
+  EXPECT_TRUE(Fails(Parse(config), absl::StatusCode::kUnimplemented, "attn_logit_softcapping"));
+  config = Base("gemma3_text");
   config["use_bidirectional_attention"] = true;
   EXPECT_TRUE(Fails(Parse(config), absl::StatusCode::kUnimplemented, "use_bidirectional_attention"));
 }

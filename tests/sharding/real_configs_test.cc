@@ -86,7 +86,8 @@ TEST_P(RealConfigsTest, IsReadCountedAndPlanned) {
 
 std::vector<std::string> Names() {
   std::vector<std::string> names;
-  for (const auto& [name, facts] : Facts().items()) names.push_back(name);
+  const json all = Facts();
+  for (const auto& [name, facts] : all.items()) names.push_back(name);
   return names;
 }
 

@@ -62,14 +62,14 @@ TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
       const absl::Status status =
           WithDecoder(TinyPath("llama-tied"), ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
             ResidualMean sums;
-            const absl::Status captured =
-                CaptureResiduals(decoder, rows, 2, budget, rows.size() - 1, [&](const CapturedBatch& batch) {
-                  sums.Add(batch.residual_NLPD, std::vector<bool>(batch.range.size(), true));
-                  return absl::OkStatus();
-                });
+            const CaptureTask task = {&rows, 2, [&](const CapturedBatch& batch) {
+                                        sums.Add(batch, std::vector<bool>(batch.range.size(), true));
+                                        return absl::OkStatus();
+                                      }};
+            const absl::Status captured = CaptureResiduals(decoder, {&task, 1}, budget, rows.size() - 1);
             if (!captured.ok()) return captured;
             EXPECT_EQ(sums.count(), static_cast<int64_t>(rows.size()));
-            auto result = sums.Mean();
+            auto result = sums.Mean(decoder.comm());
             if (!result.ok()) return result.status();
             if (decoder.comm().rank() == 0) mean = *result;
             return absl::OkStatus();
@@ -87,8 +87,13 @@ TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
 
 TEST(ResidualMeanTest, NothingKeptIsAnError) {
   ResidualMean mean;
-  mean.Add(at::ones({2, 3, 1, 4}), {false, false});
-  EXPECT_EQ(mean.Mean().status().code(), absl::StatusCode::kFailedPrecondition);
+  CapturedBatch batch;
+  batch.range = {0, 2};
+  batch.own = {0, 1};
+  batch.residual_NLPD = at::ones({2, 3, 1, 4});
+  mean.Add(batch, {false, false});
+  comm::SelfCommunicator alone;
+  EXPECT_EQ(mean.Mean(alone).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(ConceptMetricTest, DerivesTokensSaidOnOneSideOnly) {

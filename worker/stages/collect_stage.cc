@@ -22,7 +22,7 @@ using bearing::v1::STAGE_COLLECT;
 struct Side {
   std::string name;
   PromptRows train, validation;
-  std::vector<steer::CapturedBatch> pending;  // Kept until the metric's tokens are known.
+  std::vector<steer::CapturedBatch> pending, pending_validation;  // Kept until the metric's tokens are known.
   at::Tensor probability_sum_V;               // This rank's columns, fp64.
   steer::ResidualMean mean;
   std::vector<int> kept_train, kept_validation;
@@ -47,16 +47,9 @@ class CollectStage {
       total_ += static_cast<int64_t>(side.train.rows.size() + (filter ? side.validation.rows.size() : 0));
     }
     BEARING_RETURN_IF_ERROR(ResolveTokens());
-    for (Side& side : sides_) BEARING_RETURN_IF_ERROR(Capture(side));
+    BEARING_RETURN_IF_ERROR(Capture());
     BEARING_RETURN_IF_ERROR(DeriveTokens());
-    for (Side& side : sides_) {
-      for (const steer::CapturedBatch& batch : side.pending) {
-        BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
-        BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
-      }
-      side.pending.clear();
-      BEARING_RETURN_IF_ERROR(FilterValidation(side));
-    }
+    for (Side& side : sides_) BEARING_RETURN_IF_ERROR(TakePending(side));
     return Write();
   }
 
@@ -87,21 +80,57 @@ class CollectStage {
     return absl::OkStatus();
   }
 
-  absl::Status Capture(Side& side) {
-    return steer::CaptureResiduals(
-        decoder_, side.train.rows, static_cast<int>(post_.ids.size()), context_.token_budget, MaxRows(),
-        [&](const steer::CapturedBatch& batch) -> absl::Status {
-          BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
-          const at::Tensor sum = at::sum(p, 0, false, at::kDouble);
-          side.probability_sum_V = side.probability_sum_V.defined() ? side.probability_sum_V + sum : sum;
-          if (derived_) {
-            side.pending.push_back(batch);
-          } else {
-            BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
-          }
-          done_ += static_cast<int64_t>(batch.range.size());
-          return context_.Step(STAGE_COLLECT, done_, total_, "prompts", side.name + " train");
-        });
+  // Everything that the model runs for this stage, at once: streamed weights are then read once.
+  absl::Status Capture() {
+    const bool filter = context_.spec.collect().filter();
+    std::vector<steer::CaptureTask> tasks;
+    for (Side& side : sides_) {
+      tasks.push_back({&side.train.rows, static_cast<int>(post_.ids.size()),
+                       [this, &side](const steer::CapturedBatch& batch) { return TakeTrain(side, batch); }});
+      if (!filter) {
+        side.kept_validation.resize(side.validation.rows.size());
+        std::iota(side.kept_validation.begin(), side.kept_validation.end(), 0);
+        continue;
+      }
+      tasks.push_back({&side.validation.rows, /*num_positions=*/0,
+                       [this, &side](const steer::CapturedBatch& batch) { return TakeValidation(side, batch); }});
+    }
+    return steer::CaptureResiduals(decoder_, tasks, context_.token_budget, MaxRows());
+  }
+
+  absl::Status TakeTrain(Side& side, const steer::CapturedBatch& batch) {
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
+    const at::Tensor sum = at::sum(p, 0, false, at::kDouble);
+    side.probability_sum_V = side.probability_sum_V.defined() ? side.probability_sum_V + sum : sum;
+    if (derived_) {
+      side.pending.push_back(batch);
+    } else {
+      BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
+    }
+    done_ += static_cast<int64_t>(batch.range.size());
+    return context_.Step(STAGE_COLLECT, done_, total_, "prompts", side.name + " train");
+  }
+
+  absl::Status TakeValidation(Side& side, const steer::CapturedBatch& batch) {
+    if (derived_) {
+      side.pending_validation.push_back(batch);
+    } else {
+      BEARING_RETURN_IF_ERROR(FilterValidation(side, batch));
+    }
+    done_ += static_cast<int64_t>(batch.range.size());
+    return context_.Step(STAGE_COLLECT, done_, total_, "prompts", side.name + " validation");
+  }
+
+  // What waited for the metric's tokens.
+  absl::Status TakePending(Side& side) {
+    for (const steer::CapturedBatch& batch : side.pending) {
+      BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
+      BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
+    }
+    side.pending.clear();
+    for (const steer::CapturedBatch& batch : side.pending_validation) BEARING_RETURN_IF_ERROR(FilterValidation(side, batch));
+    side.pending_validation.clear();
+    return absl::OkStatus();
   }
 
   absl::Status DeriveTokens() {
@@ -117,8 +146,7 @@ class CollectStage {
     if (tokens_.empty()) {
       return absl::FailedPreconditionError(
           "no token is said first on positive prompts and not on negative ones, so the concept has no first-token metric: name "
-          "its "
-          "tokens in concept.tokens, or use prompts that the model answers differently");
+          "its tokens in concept.tokens, or use prompts that the model answers differently");
     }
     return absl::OkStatus();
   }
@@ -130,29 +158,19 @@ class CollectStage {
       keep[i] = Keep(context_.spec.collect().filter(), &side == &sides_[0], metric[i]);
       if (keep[i]) side.kept_train.push_back(static_cast<int>(batch.range.begin + i));
     }
-    side.mean.Add(batch.residual_NLPD, keep);
+    side.mean.Add(batch, keep);
     return absl::OkStatus();
   }
 
-  absl::Status FilterValidation(Side& side) {
-    if (!context_.spec.collect().filter()) {
-      side.kept_validation.resize(side.validation.rows.size());
-      std::iota(side.kept_validation.begin(), side.kept_validation.end(), 0);
-      return absl::OkStatus();
+  absl::Status FilterValidation(Side& side, const steer::CapturedBatch& batch) {
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
+    BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, steer::ConceptMetric(decoder_, p, tokens_));
+    for (size_t i = 0; i < metric.size(); ++i) {
+      if (Keep(/*filter=*/true, &side == &sides_[0], metric[i])) {
+        side.kept_validation.push_back(static_cast<int>(batch.range.begin + i));
+      }
     }
-    return steer::CaptureResiduals(
-        decoder_, side.validation.rows, /*num_positions=*/0, context_.token_budget, MaxRows(),
-        [&](const steer::CapturedBatch& batch) -> absl::Status {
-          BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
-          BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, steer::ConceptMetric(decoder_, p, tokens_));
-          for (size_t i = 0; i < metric.size(); ++i) {
-            if (Keep(context_.spec.collect().filter(), &side == &sides_[0], metric[i])) {
-              side.kept_validation.push_back(static_cast<int>(batch.range.begin + i));
-            }
-          }
-          done_ += static_cast<int64_t>(batch.range.size());
-          return context_.Step(STAGE_COLLECT, done_, total_, "prompts", side.name + " validation");
-        });
+    return absl::OkStatus();
   }
 
   absl::StatusOr<StageFiles> Write() {
@@ -168,8 +186,8 @@ class CollectStage {
             "; use prompts the model answers more clearly, name concept.tokens, or set collect.filter: false"));
       }
     }
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor positive, sides_[0].mean.Mean());
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor negative, sides_[1].mean.Mean());
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor positive, sides_[0].mean.Mean(decoder_.comm()));
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor negative, sides_[1].mean.Mean(decoder_.comm()));
     const at::Tensor difference = positive - negative;
     BEARING_RETURN_IF_ERROR(context_.OnRank0([&]() -> absl::Status {
       const std::vector<int64_t> shape = difference.sizes().vec();

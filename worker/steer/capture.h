@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "worker/model/decoder.h"
 #include "worker/steer/row_batches.h"
 
@@ -20,25 +21,34 @@ namespace bearing::steer {
 // What one batch of prompts gave.
 struct CapturedBatch {
   RowRange range;
-  at::Tensor residual_NLPD;  // [rows, L, P, D] fp32: block inputs.
-  at::Tensor last_ND;        // [rows, D]: input of the final norm at the last position.
+  // The residual stream is whole on every rank, so each keeps the rows of its turn only: 1/ranks of the memory and of the sums.
+  std::vector<int64_t> own;  // Rows of the range that this rank keeps, ascending, counted from range.begin.
+  at::Tensor residual_NLPD;  // [own rows, L, P, D] fp32: block inputs. Undefined without positions.
+  at::Tensor last_ND;        // [rows, D]: input of the final norm at the last position, on every rank.
 };
 
-// Runs `rows` (without intervention) in batches of at most `budget` tokens and `max_rows` rows and hands each batch to `sink`
-// as it is done. Every rank gets the same data. With num_positions = 0 only last_ND is filled. `sink` may run collectives.
-absl::Status CaptureResiduals(model::Decoder& decoder, const Rows& rows, int num_positions, int64_t budget, size_t max_rows,
-                              const std::function<absl::Status(const CapturedBatch&)>& sink);
+// Rows to run without intervention, and who takes what is read.
+struct CaptureTask {
+  const Rows* rows = nullptr;
+  int num_positions = 0;  // 0: only last_ND.
+  // Called as each batch is done, on every rank; may run collectives.
+  std::function<absl::Status(const CapturedBatch&)> sink;
+};
 
-// Running mean of residuals of one side; merges are exact in the order given (fp64 sums).
+// Runs all tasks in batches of at most `budget` tokens and `max_rows` rows. Streamed weights are read once for all of them.
+absl::Status CaptureResiduals(model::Decoder& decoder, absl::Span<const CaptureTask> tasks, int64_t budget, size_t max_rows);
+
+// Running mean of residuals of one side, in fp64; ranks sum their rows and meet once.
 class ResidualMean {
  public:
-  // Adds the rows of `residual_NLPD` whose flag is set.
-  void Add(const at::Tensor& residual_NLPD, const std::vector<bool>& keep);
+  // Adds the rows of the batch whose flag (one for each row of its range, the same on every rank) is set.
+  void Add(const CapturedBatch& batch, const std::vector<bool>& keep);
 
+  // Of all ranks.
   int64_t count() const { return count_; }
 
-  // [P, L, D] fp64. FailedPrecondition if nothing was added.
-  absl::StatusOr<at::Tensor> Mean() const;
+  // [P, L, D] fp64, the same bits on every rank. Collective. FailedPrecondition if nothing was added.
+  absl::StatusOr<at::Tensor> Mean(comm::Communicator& comm) const;
 
  private:
   at::Tensor sum_LPD_;
