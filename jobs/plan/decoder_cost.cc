@@ -107,8 +107,8 @@ Work DecoderCost::Blocks(const Batch& batch, int64_t first, int64_t end) const {
   Work work;
   for (int64_t layer = first; layer < end; ++layer) {
     const bool only_read = layer + 1 == config_.num_layers();
-    Block(layer, AsReal(batch.tokens), AsReal(only_read ? batch.reads : batch.tokens), only_read ? batch.read_pairs : batch.pairs,
-          machine_.attention_flops_per_s, work);
+    Block(layer, AsReal(batch.tokens), AsReal(only_read ? batch.reads : batch.tokens),
+          only_read ? batch.read_pairs : batch.pairs, machine_.attention_flops_per_s, work);
   }
   return work;
 }

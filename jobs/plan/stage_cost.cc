@@ -10,7 +10,6 @@ namespace {
 
 constexpr int64_t kProbePrompts = 8;
 
-
 void AddDisk(double bytes, double bytes_per_s, Work& work) {
   work.disk_bytes += bytes;
   work.disk_seconds += bytes / bytes_per_s;
@@ -29,7 +28,9 @@ StageCost Load(const StageInputs& in) {
 }
 
 // Elements that a rank edits: dealt out by size, and no piece is cut further.
-double EditedElements(const StageInputs& in) { return std::max(AsReal(in.edit.edited) / AsReal(in.ranks), AsReal(in.edit.largest_piece)); }
+double EditedElements(const StageInputs& in) {
+  return std::max(AsReal(in.edit.edited) / AsReal(in.ranks), AsReal(in.edit.largest_piece));
+}
 
 bool Unties(const StageInputs& in) { return in.config->tied_embeddings && !in.workload->keep_tied; }
 

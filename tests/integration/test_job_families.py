@@ -21,6 +21,8 @@ def test_a_job_of_the_family(tmp_path, prompts, model, ranks, exact):  # noqa: F
     job = Job(tmp_path, model, prompts, ranks)
     assert job.done.code == 0, job.done.text
     oracle = Oracle(model, prompts)
+    scored = {(c["position"], c["layer"]) for c in job.table["candidates"] if c["bypass"] is not None}
+    assert scored == {(c["position"], c["layer"]) for c in oracle.usable}, "every usable candidate is scored, no other"
     found = compare.compare_candidates(job.table, oracle.table)
     assert compare.worst(found)["error"] <= 1e-3, compare.worst(found)
     verify = support.read_json(job.out / "verify.json")

@@ -77,7 +77,8 @@ TEST_P(RealConfigsTest, IsReadCountedAndPlanned) {
     int64_t owned = 0;
     for (const ParamEntry& entry : layout.entries()) {
       int64_t across = 1;
-      for (size_t axis = 0; axis < entry.shape.size(); ++axis) across *= static_cast<int>(axis) == entry.cut_axis ? 1 : entry.shape[axis];
+      for (size_t axis = 0; axis < entry.shape.size(); ++axis)
+        across *= static_cast<int>(axis) == entry.cut_axis ? 1 : entry.shape[axis];
       for (int64_t rank = 0; rank < ranks; ++rank) owned += OwnedSliceOf(entry, *plan, rank).size() * across;
     }
     EXPECT_EQ(owned, Parameters(layout)) << "every parameter has one owner: ranks=" << ranks;

@@ -23,7 +23,7 @@ struct Side {
   std::string name;
   PromptRows train, validation;
   std::vector<steer::CapturedBatch> pending, pending_validation;  // Kept until the metric's tokens are known.
-  at::Tensor probability_sum_V;               // This rank's columns, fp64.
+  at::Tensor probability_sum_V;                                   // This rank's columns, fp64.
   steer::ResidualMean mean;
   std::vector<int> kept_train, kept_validation;
   double probability_of(int64_t id) const {

@@ -20,9 +20,9 @@ namespace {
 using bearing::v1::STAGE_SELECT;
 using jobs::Candidate;
 
-// A mean difference with a norm under this share of the largest is zero: template tokens before the first attention, rounding
-// aside.
-constexpr double kZeroNorm = 1e-9;
+// A mean difference with a norm under this share of the largest is zero, rounding aside: of template tokens that have seen no
+// instruction, before the first attention or because a sliding window ends behind it.
+constexpr double kZeroNorm = 1e-5;
 
 steer::Rows Pick(const steer::Rows& rows, const std::vector<int>& kept) {
   steer::Rows picked;
