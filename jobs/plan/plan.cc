@@ -97,7 +97,7 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
     plan.streamed.weight_readings += planned.cost.weight_readings;
     plan.kv_bytes = std::max(plan.kv_bytes, planned.cost.memory.kv);
     plan.residual_bytes = std::max(plan.residual_bytes, planned.cost.memory.residuals);
-    plan.stages.push_back(std::move(planned));
+    plan.stages.push_back(planned);
   }
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     if (plan.stages[i].cost.work.seconds() > plan.stages[plan.slowest].cost.work.seconds()) plan.slowest = i;
