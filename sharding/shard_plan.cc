@@ -91,9 +91,7 @@ absl::StatusOr<ShardPlan> MakeShardPlan(const ModelConfig& config, const ParamLa
     part.expert = EvenRange(widths.expert, ranks, rank);
     part.shared_expert = EvenRange(widths.shared_expert, ranks, rank);
     part.vocab = EvenRange(config.vocab_size, ranks, rank);
-    for (const ParamEntry& entry : layout.entries()) {
-      part.weight_bytes += SliceOf(entry, part).size() * ElementsPerCut(entry) * DTypeSize(config.dtype);
-    }
+    part.weight_bytes = CountElements(layout, part).resident * DTypeSize(config.dtype);
   }
   return plan;
 }

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "absl/strings/str_cat.h"
+#include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "worker/memory.h"
 
@@ -37,8 +38,7 @@ absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
   if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
   const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[comm->rank()]);
   const auto bytes = elements.resident * static_cast<int64_t>(c10::elementSize(ComputeType(spec)));
-  // A fifth is left for activations and the operating system.
-  const bool fits = bytes <= AvailableMemoryBytes() / comm->size() / 5 * 4;
+  const bool fits = sharding::FitsResident(bytes, AvailableMemoryBytes() / comm->size());
   at::Tensor misfits = at::full({1}, fits ? 0 : 1, at::kLong);
   BEARING_RETURN_IF_ERROR(comm->AllReduce(misfits, comm::ReduceOp::kMax));
   return misfits.item<int64_t>() == 0 ? model::Residency::kResident : model::Residency::kStreamed;

@@ -4,12 +4,12 @@
 #include <c10/util/Exception.h>
 #include <google/protobuf/util/json_util.h>
 
-#include <algorithm>
 #include <chrono>
 #include <exception>
 
 #include "absl/strings/str_cat.h"
 #include "jobs/job_spec.h"
+#include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "worker/memory.h"
 #include "worker/stages/stages.h"
@@ -130,11 +130,9 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context); }));
   // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const int64_t quarter = AvailableMemoryBytes() / comm.size() / 4;
+  const int64_t memory = sharding::ActivationMemory(AvailableMemoryBytes() / comm.size());
   const sharding::ModelConfig& config = context.reader->config();
-  // Of a token that waits between layers, the residual stream is kept, in fp32 at the most.
-  const int64_t waiting = std::clamp<int64_t>(quarter / (4 * config.d_model), 4096, int64_t{1} << 22);
-  at::Tensor negated = at::tensor({-steer::TokenBudget(config, quarter), -waiting}, at::kLong);
+  at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
   BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));
   context.token_budget = -negated[0].item<int64_t>();
   context.stream_tokens = -negated[1].item<int64_t>();

@@ -11,6 +11,7 @@
 #include "jobs/artifacts.h"
 #include "jobs/prompt_set.h"
 #include "sharding/checkpoint_reader.h"
+#include "sharding/memory_rules.h"
 #include "sharding/safetensors.h"
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
@@ -115,7 +116,7 @@ absl::Status Trace(comm::Communicator& comm, const TraceOptions& options) {
   at::Tensor residual = at::empty({n, num_layers + 1, reader.config().d_model}, at::kFloat);
   at::Tensor logits = comm.rank() == 0 ? at::empty({n, reader.config().vocab_size}, at::kFloat) : at::Tensor();
   const steer::RowBatcher batcher(reader.config(), *rows, /*keep=*/1);
-  for (const steer::RowRange range : batcher.Cut(steer::TokenBudget(reader.config(), int64_t{1} << 30))) {
+  for (const steer::RowRange range : batcher.Cut(sharding::TokenBudget(reader.config(), int64_t{1} << 30))) {
     model::PackedBatch batch;
     std::vector<int> segments;
     std::vector<int64_t> read;

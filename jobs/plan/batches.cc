@@ -17,16 +17,6 @@ void Batch::Add(const Batch& other) {
   read_pairs += other.read_pairs;
 }
 
-int64_t TokenBudget(const sharding::ModelConfig& config, int64_t memory_bytes) {
-  int64_t widest = 1;
-  for (const sharding::LayerSpec& layer : config.layers) {
-    const int64_t mlp = std::max(layer.mlp.intermediate_size, layer.moe.top_k * layer.moe.expert_size + layer.moe.shared_size);
-    const int64_t heads = layer.attention.num_heads + 2 * layer.attention.num_kv_heads;
-    widest = std::max(widest, 4 * (4 * config.d_model + 3 * mlp + 2 * heads * layer.attention.head_dim));
-  }
-  return std::clamp<int64_t>(memory_bytes / widest, 64, 4096);
-}
-
 std::vector<Batch> CutBatches(const PromptLengths& prompts, int64_t keep, int64_t budget, int64_t max_rows) {
   const int64_t prefix = prompts.Prefix(keep);
   std::vector<Batch> batches;

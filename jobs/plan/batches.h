@@ -9,8 +9,6 @@
 #include <limits>
 #include <vector>
 
-#include "sharding/model_config.h"
-
 namespace bearing::jobs {
 
 // Prompts of one set as counts of tokens.
@@ -32,9 +30,6 @@ struct Batch {
 
   void Add(const Batch& other);
 };
-
-// Tokens a pass takes: 64 to 4096, and at most what `memory_bytes` of activations allow.
-int64_t TokenBudget(const sharding::ModelConfig& config, int64_t memory_bytes);
 
 // The prompts in passes of at most `budget` tokens and `max_rows` rows, the prefix once in each.
 std::vector<Batch> CutBatches(const PromptLengths& prompts, int64_t keep, int64_t budget,

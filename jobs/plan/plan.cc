@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sharding/dtype.h"
+#include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::jobs {
@@ -10,11 +11,6 @@ namespace {
 
 // No model here has more heads.
 constexpr int64_t kMostRanks = 1024;
-
-// A fourth of the memory is for activations (worker/task_runner.cc).
-int64_t BudgetOf(const sharding::ModelConfig& config, const Machine& machine) {
-  return TokenBudget(config, machine.memory_bytes_per_rank / 4);
-}
 
 StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamLayout& layout,
                      const sharding::ShardPlan& shards, const Workload& workload, const Machine& machine,
@@ -27,7 +23,7 @@ StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamL
   inputs.types = HoldingOf(config, dtype, machine);
   inputs.edit = EditSizeOf(layout);
   inputs.ranks = shards.tp();
-  inputs.budget = BudgetOf(config, machine);
+  inputs.budget = sharding::TokenBudget(config, sharding::ActivationMemory(machine.memory_bytes_per_rank));
   int64_t top_k = 0;
   for (const sharding::LayerSpec& layer : config.layers) top_k = std::max(top_k, layer.moe.top_k);
   inputs.kv_heads = inputs.heads = inputs.mlp_columns = 0;
@@ -111,10 +107,9 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
         std::max(plan.streamed.bytes, memory.total() - memory.weights - memory.scratch + stage.cost.waiting_bytes);
   }
   plan.streamed.bytes += StreamedSliceBytes(inputs);
-  // The worker's own rule (worker/job_context.cc).
   for (const sharding::RankPlan& rank : plan.shards.ranks) {
     const int64_t bytes = sharding::CountElements(layout, rank).resident * inputs.types.compute_bytes;
-    if (bytes > plan.available_bytes / 5 * 4) plan.streamed.by_default = true;
+    if (!sharding::FitsResident(bytes, plan.available_bytes)) plan.streamed.by_default = true;
   }
   plan.streamed.fits = plan.streamed.bytes <= plan.available_bytes;
   plan.streamed.disk_seconds =

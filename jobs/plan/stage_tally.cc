@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sharding/memory_rules.h"
+
 namespace bearing::jobs {
 
 int64_t LargestTokens(const std::vector<Batch>& batches) {
@@ -42,9 +44,7 @@ void StageTally::Took(const std::vector<Batch>& batches) {
   double tokens = 0;
   for (const Batch& batch : batches) tokens += static_cast<double>(batch.tokens);
   if (tokens == 0) return;
-  // A quarter of the memory holds the tokens that wait between layers, fp32 each (worker/task_runner.cc).
-  const int64_t waiting =
-      std::clamp<int64_t>(in_.machine->memory_bytes_per_rank / 4 / (4 * in_.config->d_model), 4096, int64_t{1} << 22);
+  const int64_t waiting = sharding::StreamTokens(*in_.config, sharding::ActivationMemory(in_.machine->memory_bytes_per_rank));
   cost_.weight_readings += std::ceil(tokens / static_cast<double>(waiting));
   const auto most = static_cast<int64_t>(std::min(tokens, static_cast<double>(waiting)));
   cost_.waiting_bytes = std::max(cost_.waiting_bytes, most * 4 * in_.config->d_model);

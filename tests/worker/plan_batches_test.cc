@@ -5,6 +5,7 @@
 #include <string>
 
 #include "jobs/plan/batches.h"
+#include "sharding/memory_rules.h"
 #include "worker/steer/row_batches.h"
 
 namespace bearing {
@@ -54,7 +55,7 @@ TEST(PlanBatchesTest, AreThoseOfTheWorker) {
   }
 }
 
-TEST(PlanBatchesTest, TheBudgetIsThatOfTheWorker) {
+TEST(PlanBatchesTest, TheBudgetsThatWorkerAndPlanShare) {
   sharding::ModelConfig config;
   config.d_model = 576;
   config.layers.resize(2);
@@ -62,9 +63,16 @@ TEST(PlanBatchesTest, TheBudgetIsThatOfTheWorker) {
   config.layers[0].mlp.intermediate_size = 1536;
   config.layers[1].attention = config.layers[0].attention;
   config.layers[1].moe = {.num_experts = 8, .top_k = 2, .expert_size = 1000, .shared_size = 300};
-  for (const int64_t memory : {int64_t{0}, int64_t{20} << 20, int64_t{50} << 20, int64_t{1} << 40}) {
-    EXPECT_EQ(jobs::TokenBudget(config, memory), steer::TokenBudget(config, memory)) << memory;
-  }
+  // The widest layer is the mixture: 4 (4 * 576 + 3 * 2300 + 2 * 15 * 64) = 44496 bytes a token.
+  EXPECT_EQ(sharding::TokenBudget(config, 0), 64);
+  EXPECT_EQ(sharding::TokenBudget(config, int64_t{20} << 20), 471);
+  EXPECT_EQ(sharding::TokenBudget(config, int64_t{50} << 20), 1178);
+  EXPECT_EQ(sharding::TokenBudget(config, int64_t{1} << 40), 4096);
+  EXPECT_EQ(sharding::StreamTokens(config, 0), 4096);
+  EXPECT_EQ(sharding::StreamTokens(config, int64_t{20} << 20), 9102);
+  EXPECT_EQ(sharding::StreamTokens(config, int64_t{1} << 60), int64_t{1} << 22);
+  EXPECT_TRUE(sharding::FitsResident(80, 100));
+  EXPECT_FALSE(sharding::FitsResident(81, 100));
 }
 
 }  // namespace

@@ -117,12 +117,9 @@ const RopeTable& Decoder::RopeFor(int rope, int64_t positions) const {
   return table;
 }
 
-std::vector<int32_t> Decoder::RopeRows(const RopeTable& table, const BatchView& view) {
+std::vector<int32_t> Decoder::LongRopeRows(const RopeTable& table, const BatchView& view) {
   std::vector<int32_t> rows = view.positions;
-  // Behind the rows of short sequences stand those of long ones.
-  if (table.cos.size(0) > table.positions) {
-    for (size_t t = 0; t < rows.size(); ++t) rows[t] += view.is_long[t] ? static_cast<int32_t>(table.positions) : 0;
-  }
+  for (size_t t = 0; t < rows.size(); ++t) rows[t] += view.is_long[t] ? static_cast<int32_t>(table.positions) : 0;
   return rows;
 }
 
@@ -147,7 +144,11 @@ at::Tensor Decoder::Attention(const LayerWeights& weights, const PackedBatch& ba
     RmsNormHeads(qkv, q_width, shape.num_kv_heads, shape.head_dim, weights.key_norm, config().norm.eps);
   }
   const RopeTable& rope = RopeFor(spec.rope, view.longest);
-  ApplyRope(qkv, 0, shape.num_heads + shape.num_kv_heads, shape.head_dim, rope.cos, rope.sin, RopeRows(rope, view));
+  // Without longrope a position is its row.
+  const bool has_long_rows = rope.cos.size(0) > rope.positions;
+  const std::vector<int32_t> long_rows = has_long_rows ? LongRopeRows(rope, view) : std::vector<int32_t>();
+  ApplyRope(qkv, 0, shape.num_heads + shape.num_kv_heads, shape.head_dim, rope.cos, rope.sin,
+            has_long_rows ? long_rows : view.positions);
 
   const KeyValues own{qkv.narrow(1, q_width, kv_width), qkv.narrow(1, q_width + kv_width, kv_width)};
   KeyValues prefill;
@@ -205,17 +206,6 @@ absl::Status Decoder::RunBlock(const LayerWeights& weights, const PackedBatch& b
   return AddWrite(groups, weights.mlp_post_norm, write, x);
 }
 
-absl::Status Decoder::RunBlocks(const PackedBatch& batch, int64_t first, int64_t end, absl::Span<const int64_t> read,
-                                const RunOptions& options, at::Tensor& x) {
-  BEARING_ASSIGN_OR_RETURN(const BatchView view, MakeBatchView(config(), batch, read, options.cache));
-  for (int64_t layer = first; layer < end; ++layer) {
-    BEARING_ASSIGN_OR_RETURN(const LayerWeights* const weights, LayerAt(layer));
-    BEARING_RETURN_IF_ERROR(RunBlock(*weights, batch, view, layer, read, options, x));
-  }
-  if (end == config().num_layers()) EndPass(batch, options, x);
-  return absl::OkStatus();
-}
-
 void Decoder::EndPass(const PackedBatch& batch, const RunOptions& options, const at::Tensor& x) const {
   if (options.observe) options.observe(config().num_layers(), x);
   if (options.cache == nullptr) return;
@@ -226,8 +216,13 @@ void Decoder::EndPass(const PackedBatch& batch, const RunOptions& options, const
 }
 
 absl::StatusOr<at::Tensor> Decoder::Run(const PackedBatch& batch, absl::Span<const int64_t> read, const RunOptions& options) {
+  BEARING_ASSIGN_OR_RETURN(const BatchView view, MakeBatchView(config(), batch, read, options.cache));
   BEARING_ASSIGN_OR_RETURN(at::Tensor x, Embed(batch));
-  BEARING_RETURN_IF_ERROR(RunBlocks(batch, 0, config().num_layers(), read, options, x));
+  for (int64_t layer = 0; layer < config().num_layers(); ++layer) {
+    BEARING_ASSIGN_OR_RETURN(const LayerWeights* const weights, LayerAt(layer));
+    BEARING_RETURN_IF_ERROR(RunBlock(*weights, batch, view, layer, read, options, x));
+  }
+  EndPass(batch, options, x);
   return x;
 }
 

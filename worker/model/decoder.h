@@ -72,15 +72,8 @@ class Decoder {
                                                        const sharding::ShardPlan& plan, comm::Communicator& comm,
                                                        const DecoderOptions& options);
 
-  // The embedding of every token, with the batch's ablations applied. [T, D]
-  absl::StatusOr<at::Tensor> Embed(const PackedBatch& batch);
-
-  // Blocks [first, end) on x [T, D], in place. When end is num_layers, the last block computes keys for all tokens but
-  // everything behind them only for the tokens in `read` (ascending), and x becomes [N, D].
-  absl::Status RunBlocks(const PackedBatch& batch, int64_t first, int64_t end, absl::Span<const int64_t> read,
-                         const RunOptions& options, at::Tensor& x);
-
-  // Embed and all blocks: the residual stream [N, D] of the tokens in `read` at the input of the final norm.
+  // One batch through all blocks: the residual stream [N, D] of the tokens in `read` (ascending) at the input of the final
+  // norm. The last block computes keys for all tokens, but everything behind them only for those.
   absl::StatusOr<at::Tensor> Run(const PackedBatch& batch, absl::Span<const int64_t> read, const RunOptions& options);
 
   // Runs every pass to its end. Resident: one after the other, branches where they leave their parent. Streamed: all go through
@@ -114,6 +107,9 @@ class Decoder {
   // The weights of a layer; in a stream, ranks agree that all have them.
   absl::StatusOr<const LayerWeights*> LayerAt(int64_t layer);
 
+  // The embedding of every token, with the batch's ablations applied. [T, D]
+  absl::StatusOr<at::Tensor> Embed(const PackedBatch& batch);
+
   // What follows the last block.
   void EndPass(const PackedBatch& batch, const RunOptions& options, const at::Tensor& x) const;
 
@@ -130,9 +126,10 @@ class Decoder {
                        KvCache* cache, at::Tensor& qkv) const;
   at::Tensor Mlp(const LayerWeights& weights, int64_t layer, const at::Tensor& x) const;
 
-  // The table of a layer's rotation, and the row of it for each token of the view.
+  // The table of a layer's rotation.
   const RopeTable& RopeFor(int rope, int64_t positions) const;
-  static std::vector<int32_t> RopeRows(const RopeTable& table, const BatchView& view);
+  // The row of each token in a table whose rows of long sequences stand behind the others.
+  static std::vector<int32_t> LongRopeRows(const RopeTable& table, const BatchView& view);
 
   const sharding::CheckpointReader& reader_;
   sharding::ShardPlan plan_;

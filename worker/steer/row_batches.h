@@ -46,10 +46,6 @@ class RowBatcher {
   int64_t prefix_;
 };
 
-// Tokens that a forward pass should take at once: enough to fill the products (several thousand), no more than `memory_bytes`
-// of activations allow.
-int64_t TokenBudget(const sharding::ModelConfig& config, int64_t memory_bytes);
-
 }  // namespace bearing::steer
 
 #endif  // BEARING_WORKER_STEER_ROW_BATCHES_H_

@@ -1,0 +1,30 @@
+// How much of a rank's memory a job takes for what: the worker's rules, which the planner must follow to the byte.
+//
+// Pure functions; thread-safe.
+#ifndef BEARING_SHARDING_MEMORY_RULES_H_
+#define BEARING_SHARDING_MEMORY_RULES_H_
+
+#include <cstdint>
+
+#include "sharding/model_config.h"
+
+namespace bearing::sharding {
+
+// Part of the free memory that activations may take, and that tokens waiting between streamed layers may.
+constexpr int64_t ActivationMemory(int64_t free_bytes) { return free_bytes / 4; }
+
+// Tokens that a forward pass should take at once: enough to fill the products (several thousand), no more than `memory_bytes`
+// of activations allow. 64 to 4096.
+int64_t TokenBudget(const ModelConfig& config, int64_t memory_bytes);
+
+// Tokens that go through a streamed layer together: of each that waits, the residual stream is kept, in fp32 at the most. 4096
+// to 2^22.
+int64_t StreamTokens(const ModelConfig& config, int64_t memory_bytes);
+
+// Are weights of so many bytes held in memory where the job leaves the choice? A fifth is left for activations and the
+// operating system.
+constexpr bool FitsResident(int64_t weight_bytes, int64_t free_bytes) { return weight_bytes <= free_bytes / 5 * 4; }
+
+}  // namespace bearing::sharding
+
+#endif  // BEARING_SHARDING_MEMORY_RULES_H_
