@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
@@ -28,17 +30,25 @@ absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
       progress.set_unit("layers");
       observer->OnProgress(progress);
     };
-    BEARING_ASSIGN_OR_RETURN(decoder_, model::Decoder::Load(*reader, plan, *comm, options));
+    BEARING_ASSIGN_OR_RETURN(decoder_, model::Decoder::Load(*reader, plan, *grid.tensor_parallel, options));
   }
   return decoder_.get();
+}
+
+absl::StatusOr<steer::Replicas*> JobContext::GetReplicas() {
+  BEARING_ASSIGN_OR_RETURN(model::Decoder * decoder, GetDecoder());
+  if (replicas_ == nullptr) {
+    BEARING_ASSIGN_OR_RETURN(replicas_, steer::Replicas::Make(*decoder, grid));
+  }
+  return replicas_.get();
 }
 
 absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
   if (spec.model().residency() == "resident") return model::Residency::kResident;
   if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
-  const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[comm->rank()]);
+  const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[grid.tensor_parallel->rank()]);
   const auto bytes = elements.resident * static_cast<int64_t>(c10::elementSize(ComputeType(spec)));
-  const bool fits = sharding::FitsResident(bytes, AvailableMemoryBytes() / comm->size());
+  const bool fits = sharding::FitsResident(bytes, AvailableMemoryBytes() / ranks_on_host);
   at::Tensor misfits = at::full({1}, fits ? 0 : 1, at::kLong);
   BEARING_RETURN_IF_ERROR(comm->AllReduce(misfits, comm::ReduceOp::kMax));
   return misfits.item<int64_t>() == 0 ? model::Residency::kResident : model::Residency::kStreamed;
@@ -55,6 +65,21 @@ absl::Status JobContext::Step(bearing::v1::Stage stage, int64_t done, int64_t to
   progress.set_note(note);
   observer->OnProgress(progress);
   return comm::AgreeOnStatus(*comm, observer->ShouldStop());
+}
+
+absl::Status JobContext::StepInReplica(bearing::v1::Stage stage, double share, int64_t total, const std::string& unit) {
+  if (grid.replica() != 0) return absl::OkStatus();
+  absl::Status stop;
+  if (is_rank0()) {
+    bearing::v1::Progress progress;
+    progress.set_stage(stage);
+    progress.set_done(std::llround(share * static_cast<double>(total)));
+    progress.set_total(total);
+    progress.set_unit(unit);
+    observer->OnProgress(progress);
+    stop = observer->ShouldStop();
+  }
+  return comm::AgreeOnStatus(*grid.tensor_parallel, stop);
 }
 
 }  // namespace bearing::worker

@@ -15,8 +15,10 @@
 
 #include "sharding/checkpoint_reader.h"
 #include "sharding/safetensors.h"
+#include "sharding/status_macros.h"
 #include "worker/comm/thread_communicator.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
 namespace bearing::testing {
@@ -76,6 +78,32 @@ inline absl::Status WithDecoder(const std::string& folder, int ranks, at::Scalar
     auto decoder = model::Decoder::Load(**reader, *plan, comm, options);
     if (!decoder.ok()) return decoder.status();
     return body(**decoder);
+  });
+}
+
+// How ranks hold a model.
+struct Layout {
+  int ranks = 1;
+  int tensor_parallel = 1;  // The rest are replicas.
+  model::Residency residency = model::Residency::kResident;
+  int64_t stream_tokens = 1 << 16;
+};
+
+// Runs `body` in fp32 with all replicas of the layout on thread ranks.
+inline absl::Status WithReplicas(const std::string& folder, const Layout& layout,
+                                 const std::function<absl::Status(steer::Replicas&)>& body) {
+  return comm::RunThreadRanks(layout.ranks, [&](comm::Communicator& world) -> absl::Status {
+    BEARING_ASSIGN_OR_RETURN(comm::Grid grid, comm::MakeGrid(world, layout.tensor_parallel));
+    BEARING_ASSIGN_OR_RETURN(const auto reader, sharding::CheckpointReader::Open(folder));
+    BEARING_ASSIGN_OR_RETURN(const auto plan,
+                             sharding::MakeShardPlan(reader->config(), reader->layout(), layout.tensor_parallel));
+    model::DecoderOptions options;
+    options.gemm_path = model::GemmPath::kPlain;
+    options.residency = layout.residency;
+    options.stream_tokens = layout.stream_tokens;
+    BEARING_ASSIGN_OR_RETURN(const auto decoder, model::Decoder::Load(*reader, plan, *grid.tensor_parallel, options));
+    BEARING_ASSIGN_OR_RETURN(const auto replicas, steer::Replicas::Make(*decoder, grid));
+    return body(*replicas);
   });
 }
 
