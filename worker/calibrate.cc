@@ -221,7 +221,7 @@ absl::Status Calibrate(comm::Communicator& comm, const CalibrateOptions& options
   const KernelShapes shapes = ShapesOf(*config, *plan, options);
   // All ranks take rank 0's choice, as the decoder does.
   std::string path;
-  if (comm.rank() == 0) path = model::GemmPathName(model::ChooseGemmPath(dtype, shapes.d_model, 2 * shapes.columns));
+  if (comm.rank() == 0) path = model::GemmPathName(model::ChooseGemmPath(dtype));
   BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(path, 0));
   machine.gemm_path = path;
   KernelRates rates(comm, shapes, dtype, model::GemmPathFromName(path).value_or(model::GemmPath::kPlain));

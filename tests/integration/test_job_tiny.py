@@ -28,7 +28,7 @@ CHECKPOINT = ["README.md", "bearing.json", "chat_template.jinja", "config.json",
 class Job:
     """A finished job and where its pieces are."""
 
-    def __init__(self, folder, model, prompts, ranks, **changes):
+    def __init__(self, folder, model, prompts, ranks, /, **changes):
         self.model, self.prompts, self.out = support.TINY / model, prompts, folder / "out"
         self.file = support.write_job(folder / "job.json", self.model, prompts, **changes)
         self.done = support.run_job(self.file, self.out, ranks)

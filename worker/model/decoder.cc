@@ -35,14 +35,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const sharding::Checkpoin
   auto decoder = std::unique_ptr<Decoder>(new Decoder(reader, plan, comm));
   decoder->dtype_ = options.dtype;
   const sharding::ModelConfig& config = reader.config();
-  // All ranks take the path that rank 0 measured: the same layout must give the same bits on all.
+  // All ranks take rank 0's path, should their processors differ.
   std::string name;
-  if (comm.rank() == 0) {
-    name = GemmPathName(options.gemm_path.has_value()
-                            ? *options.gemm_path
-                            : ChooseGemmPath(options.dtype, config.d_model,
-                                             2 * std::max(plan.ranks[0].mlp.size(), plan.ranks[0].expert.size())));
-  }
+  if (comm.rank() == 0) name = GemmPathName(options.gemm_path.value_or(ChooseGemmPath(options.dtype)));
   BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(name, 0));
   decoder->gemm_path_ = GemmPathFromName(name).value_or(GemmPath::kPlain);
   decoder->ropes_.resize(config.ropes.size());

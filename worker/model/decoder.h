@@ -32,7 +32,7 @@ namespace bearing::model {
 
 struct DecoderOptions {
   at::ScalarType dtype = at::kFloat;  // kFloat or kBFloat16.
-  // Unset: measured by rank 0 and shared with all.
+  // Unset: ChooseGemmPath of rank 0, for all.
   std::optional<GemmPath> gemm_path;
   Residency residency = Residency::kResident;
   // Streamed: tokens that go through a layer together at the most, so that their residuals fit.
