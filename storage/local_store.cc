@@ -232,16 +232,24 @@ class LocalStore final : public ObjectStore {
 
   template <typename Visit>
   static absl::Status Walk(std::string_view prefix, const Visit& visit) {
-    BEARING_ASSIGN_OR_RETURN(const std::string folder, PathOf(prefix));
-    std::error_code error;
-    fs::recursive_directory_iterator it(folder, error);
-    if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) return absl::OkStatus();
-    for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
-      std::error_code no_type;
-      if (!it->is_directory(no_type)) visit(it->path());
+    BEARING_ASSIGN_OR_RETURN(const std::string top, PathOf(prefix));
+    std::vector<fs::path> folders = {top};
+    while (!folders.empty()) {
+      const fs::path folder = std::move(folders.back());
+      folders.pop_back();
+      std::error_code error;
+      for (fs::directory_iterator it(folder, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+        std::error_code no_type;
+        if (it->is_directory(no_type)) {
+          folders.push_back(it->path());
+        } else {
+          visit(it->path());
+        }
+      }
+      // A folder that another process removes meanwhile has nothing to list; those beside it have.
+      const bool nothing = error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
+      if (error && !nothing) return FolderError("cannot list folder", folder.string(), error);
     }
-    // A folder that another process removes meanwhile has nothing to list.
-    if (error && error != std::errc::no_such_file_or_directory) return FolderError("cannot list folder", folder, error);
     return absl::OkStatus();
   }
 

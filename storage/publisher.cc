@@ -169,6 +169,14 @@ absl::Status Publisher::DeleteBelow(const std::string& prefix) {
   });
 }
 
+absl::Status Publisher::Explained(const absl::Status& error) {
+  if (options_.overwrite) return error;
+  // A winner tidies up when it has finished, under the hands of those who are still at work.
+  const absl::Status other = FinishedByOther();
+  if (absl::IsAlreadyExists(other) || absl::IsAlreadyExists(error)) Discard().IgnoreError();
+  return absl::IsAlreadyExists(other) ? other : error;
+}
+
 absl::Status Publisher::Discard() { return DeleteBelow(AttemptKey()); }
 
 absl::StatusOr<bool> Publisher::Begin() {
@@ -304,15 +312,6 @@ absl::Status Publisher::Claim(const std::string& record) {
 }
 
 absl::Status Publisher::Commit(const std::vector<PublishedFile>& files, const std::string& manifest) {
-  const auto lost = [this](const absl::Status& error) {
-    if (!options_.overwrite) {
-      // Why does it fail? Perhaps because another writer has finished and tidied up.
-      const absl::Status other = FinishedByOther();
-      if (absl::IsAlreadyExists(other) || absl::IsAlreadyExists(error)) Discard().IgnoreError();
-      if (absl::IsAlreadyExists(other)) return other;
-    }
-    return error;
-  };
   BEARING_ASSIGN_OR_RETURN(std::vector<PublishedFile> listed, ParseManifest(manifest, "the new manifest"));
   const auto by_name = [](const PublishedFile& a, const PublishedFile& b) { return a.name < b.name; };
   std::vector<PublishedFile> given = files;
@@ -320,14 +319,14 @@ absl::Status Publisher::Commit(const std::vector<PublishedFile>& files, const st
   std::sort(given.begin(), given.end(), by_name);
   if (listed != given) return absl::InvalidArgumentError("the manifest does not list the files that were staged");
 
-  if (const absl::Status staged = CheckStaged(files); !staged.ok()) return lost(staged);
+  if (const absl::Status staged = CheckStaged(files); !staged.ok()) return Explained(staged);
   const json record = {{"attempt", attempt_}, {"manifest", manifest}};
-  if (const absl::Status claimed = Claim(record.dump()); !claimed.ok()) return lost(claimed);
+  if (const absl::Status claimed = Claim(record.dump()); !claimed.ok()) return Explained(claimed);
   if (!options_.overwrite) {
     // Another writer may have finished, and removed its own claim, between Begin and ours.
     if (const absl::Status other = FinishedByOther(); absl::IsAlreadyExists(other)) {
       BEARING_RETURN_IF_ERROR(destination_.store->Delete(CommitKey()));
-      return lost(other);
+      return Explained(other);
     }
   }
   return RollForward(files, manifest);
@@ -391,9 +390,10 @@ absl::Status PublishFolder(const std::string& folder, const Location& destinatio
   BEARING_ASSIGN_OR_RETURN(Publisher publisher, Publisher::Create(destination, attempt, options));
   BEARING_ASSIGN_OR_RETURN(const bool finished, publisher.Begin());
   if (finished) return absl::OkStatus();
-  BEARING_RETURN_IF_ERROR(ParallelFor(files.size(), options.parallel_files, [&](size_t i) {
+  const absl::Status staged = ParallelFor(files.size(), options.parallel_files, [&](size_t i) {
     return publisher.StageLocalFile(files[i].name, Concat(folder, "/", files[i].name), files[i].sha256).status();
-  }));
+  });
+  if (!staged.ok()) return publisher.Explained(staged);
   return publisher.Commit(files, *manifest);
 }
 

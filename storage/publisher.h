@@ -69,6 +69,10 @@ class Publisher {
   // After all files are staged, by one writer. `manifest` lists exactly `files`.
   absl::Status Commit(const std::vector<PublishedFile>& files, const std::string& manifest);
 
+  // After a step of this attempt failed: that error, or, when the cause is that another writer has won, AlreadyExists; then
+  // what this attempt has staged is removed.
+  absl::Status Explained(const absl::Status& error);
+
   // Removes what this attempt has staged and is not committed.
   absl::Status Discard();
 

@@ -131,6 +131,13 @@ absl::StatusOr<Uri> ParseUri(std::string_view text) {
   return Uri{.scheme = std::string(scheme), .bucket = std::string(bucket), .key = std::string(key)};
 }
 
+std::string ResolveAddress(std::string_view text, const std::string& folder) {
+  if (text.empty()) return "";
+  if (!HasScheme(text)) return (std::filesystem::path(folder) / text).lexically_normal().string();
+  const absl::StatusOr<Uri> uri = ParseUri(text);
+  return uri.ok() ? uri->ToString() : std::string(text);
+}
+
 std::string JoinKey(std::string_view folder, std::string_view name) {
   if (folder.empty()) return std::string(name);
   return name.empty() ? std::string(folder) : Concat(folder, "/", name);

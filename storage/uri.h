@@ -29,6 +29,10 @@ absl::StatusOr<Uri> ParseUri(std::string_view text);
 // Does the text start as an address of a scheme, known or not ("s3://...", "ftp://...")? Others are paths.
 bool HasScheme(std::string_view text);
 
+// What a job file or a flag says, made independent of where it was said: addresses as they are (file:// as a path), paths
+// against `folder`. Empty and wrong addresses come back unchanged, to be refused where the field's name is known.
+std::string ResolveAddress(std::string_view text, const std::string& folder);
+
 // A key below another: "a", "b/c" -> "a/b/c".
 std::string JoinKey(std::string_view folder, std::string_view name);
 

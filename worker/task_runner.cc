@@ -11,6 +11,7 @@
 #include "jobs/job_spec.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
+#include "storage/model_source.h"
 #include "worker/memory.h"
 #include "worker/stages/stages.h"
 
@@ -68,10 +69,9 @@ absl::StatusOr<sharding::ShardPlan> PlanOf(const bearing::v1::Lease& lease, cons
   return plan;
 }
 
-absl::Status PrepareRank0(JobContext& context) {
+absl::Status PrepareRank0(JobContext& context, const storage::ModelSource& model) {
   BEARING_ASSIGN_OR_RETURN(context.model_digest, context.reader->Digest());
-  BEARING_ASSIGN_OR_RETURN(context.tokenizer,
-                           bridge::ChatTokenizer::Load(context.spec.model().path(), context.spec.model().chat_template()));
+  BEARING_ASSIGN_OR_RETURN(context.tokenizer, bridge::ChatTokenizer::Load(model.folder(), model.chat_template()));
   BEARING_ASSIGN_OR_RETURN(const std::string digest, jobs::SpecDigest(context.spec));
   std::string json;
   if (!google::protobuf::util::MessageToJsonString(context.spec, &json).ok()) return absl::InternalError("job does not print");
@@ -122,13 +122,15 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   context.comm = &comm;
   context.observer = observer;
   outcome.error_stage = bearing::v1::STAGE_LOAD;
-  auto reader = sharding::CheckpointReader::Open(context.spec.model().path());
+  const auto model = storage::ModelSource::Open(context.spec.model().path(), context.spec.model().chat_template());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, model.status()));
+  const auto reader = (*model)->OpenCheckpoint();
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
   context.reader = reader->get();
   auto plan = PlanOf(shared, **reader, comm.size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
-  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context); }));
+  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
   // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
   const int64_t memory = sharding::ActivationMemory(AvailableMemoryBytes() / comm.size());
   const sharding::ModelConfig& config = context.reader->config();
