@@ -358,6 +358,8 @@ absl::Status Publisher::RollForward(const std::vector<PublishedFile>& files, con
       BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> now, ReadIfThere(ManifestKey()));
       return now == manifest ? absl::OkStatus() : copied;
     }
+    // Copies of large files are uploads too, and a writer that died may have left some.
+    BEARING_RETURN_IF_ERROR(SweepUploads(destination_.uri.key));
     if (options_.overwrite) BEARING_RETURN_IF_ERROR(DeleteOthers(files));
     BEARING_ASSIGN_OR_RETURN(const std::vector<ObjectInfo> objects, destination_.store->List(destination_.uri.key));
     std::set<std::pair<std::string, int64_t>> there;

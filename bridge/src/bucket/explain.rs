@@ -33,6 +33,11 @@ pub fn is_transport(error: &Error) -> bool {
     status_in(&text).is_none() && text.contains("HTTP error")
 }
 
+/// Has the store library tried this request as often as it may?
+pub fn is_given_up(error: &Error, max_retries: usize) -> bool {
+    chain(error).contains(&format!("after {max_retries} retries"))
+}
+
 /// Did the server say that it cannot now?
 pub fn is_overload(error: &Error) -> bool {
     matches!(status_in(&chain(error)), Some(408 | 429 | 500..=599))
@@ -86,7 +91,9 @@ fn reason_in(error: &Error, text: &str) -> String {
     }
     if let Some(status) = status_in(text) {
         let name = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        return name.unwrap_or("no reason given").to_string();
+        // Answers to HEAD have no body that says more.
+        let hint = if status == 400 { " (an expired token and a wrong region are answered so)" } else { "" };
+        return format!("{}{hint}", name.unwrap_or("no reason given"));
     }
     if text.contains("HTTP error") {
         return shorten(&format!("no answer: {}", innermost(error)));

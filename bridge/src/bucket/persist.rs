@@ -24,6 +24,7 @@ impl Bucket {
             match request().await {
                 Err(error)
                     if explain::is_transport(&error)
+                        && !explain::is_given_up(&error, self.options.max_retries)
                         && tries < self.options.max_retries
                         && start.elapsed() < self.options.retry_time =>
                 {
