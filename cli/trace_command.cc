@@ -15,6 +15,7 @@
 #include "cli/mpirun.h"
 #include "cli/process.h"
 #include "sharding/status_macros.h"
+#include "storage/uri.h"
 
 namespace bearing::cli {
 namespace {
@@ -40,7 +41,7 @@ absl::Status CheckIsFile(const char* flag, const std::string& path) {
 
 absl::Status Check(const TraceOptions& options) {
   std::error_code error;
-  if (!std::filesystem::is_directory(options.model, error)) {
+  if (!storage::HasScheme(options.model) && !std::filesystem::is_directory(options.model, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--model: no such folder: ", options.model));
   }
   if (options.prompts.empty() == options.token_ids.empty()) {

@@ -9,6 +9,7 @@
 #include "jobs/prompt_fields.h"
 #include "jobs/prompt_set.h"
 #include "sharding/concat.h"
+#include "storage/uri.h"
 
 namespace bearing::jobs {
 namespace {
@@ -62,6 +63,22 @@ void CheckUnique(const List& values, std::string_view field, Violations& out) {
   std::set<typename List::value_type> seen;
   for (const auto& value : values) {
     if (!seen.insert(value).second) out.Add(std::string(field), Concat("given twice: ", value));
+  }
+}
+
+// Addresses are checked here, where the field's name is known; whether something is there is seen when it is read.
+void CheckAddresses(const JobSpec& spec, Violations& out) {
+  const auto check = [&out](const std::string& field, const std::string& address) {
+    if (!storage::HasScheme(address)) return;
+    const absl::Status status = storage::ParseUri(address).status();
+    if (!status.ok()) out.Add(field, std::string(status.message()));
+  };
+  check("model.path", spec.model().path());
+  check("model.chat_template", spec.model().chat_template());
+  check("output", spec.output());
+  for (const PromptField& field : PromptFields()) {
+    const bearing::v1::PromptSource* source = FindSource(spec, field);
+    if (source != nullptr) check(field.Path() + ".file", source->file());
   }
 }
 
@@ -165,6 +182,7 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
   Violations out;
   out.Unless(IsJobName(spec.name()), "name", "lower-case letters, digits and inner dashes, 1 to 63 characters",
              Quoted(spec.name()));
+  CheckAddresses(spec, out);
   CheckModel(spec, out);
   CheckConcept(spec, out);
   CheckPrompts(spec, out);

@@ -61,14 +61,12 @@ struct CheckpointWriter::Impl {
   std::vector<std::string> side_files;
   std::unordered_map<std::string, size_t> region_of;  // Tensor to index in plan.regions.
 
-  std::mutex mutex;                     // Guards the two below while they are filled; entries never move.
-  std::vector<FileDescriptor> files;    // As plan.files, opened at first use.
-  std::vector<FileDescriptor> sources;  // As reader->shards(), opened at first use.
+  std::mutex mutex;                   // Guards `files` while it is filled; entries never move.
+  std::vector<FileDescriptor> files;  // As plan.files, opened at first use.
 
   std::string StagedPath(std::string_view name) const { return Concat(staged, "/", name); }
   std::string SourcePath(std::string_view name) const { return Concat(reader->model_dir(), "/", name); }
   absl::StatusOr<const FileDescriptor*> Output(size_t file);
-  absl::StatusOr<const FileDescriptor*> Source(size_t shard);
   absl::Status WriteSideFile(const std::string& name) const;
   absl::Status WriteWeightFile(const CopyPlan::File& file) const;
   absl::Status CheckStaged() const;
@@ -80,14 +78,6 @@ absl::StatusOr<const FileDescriptor*> CheckpointWriter::Impl::Output(size_t file
     BEARING_ASSIGN_OR_RETURN(files[file], OpenForWriting(StagedPath(plan.files[file].name)));
   }
   return &files[file];
-}
-
-absl::StatusOr<const FileDescriptor*> CheckpointWriter::Impl::Source(size_t shard) {
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (!sources[shard].is_open()) {
-    BEARING_ASSIGN_OR_RETURN(sources[shard], OpenForReading(SourcePath(reader->shards()[shard].file_name)));
-  }
-  return &sources[shard];
 }
 
 absl::Status CheckpointWriter::Impl::WriteSideFile(const std::string& name) const {
@@ -146,7 +136,6 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(const
   }
   for (size_t i = 0; i < impl->plan.regions.size(); ++i) impl->region_of.emplace(impl->plan.regions[i].tensor, i);
   impl->files.resize(impl->plan.files.size());
-  impl->sources.resize(reader->shards().size());
   return std::unique_ptr<CheckpointWriter>(new CheckpointWriter(std::move(impl)));
 }
 
@@ -176,11 +165,9 @@ absl::Status CheckpointWriter::CopyUnedited(const std::vector<std::string>& edit
     }
   }
   for (const CopyRegion& region : RegionsOfRank(impl_->plan, {edited.begin(), edited.end()}, rank, ranks)) {
-    BEARING_ASSIGN_OR_RETURN(const FileDescriptor* const from, impl_->Source(region.source_shard));
     BEARING_ASSIGN_OR_RETURN(const FileDescriptor* const to, impl_->Output(region.file));
-    BEARING_RETURN_IF_ERROR(CopyBytes(*from, region.source_offset,
-                                      impl_->SourcePath(impl_->reader->shards()[region.source_shard].file_name), *to,
-                                      region.offset, impl_->StagedPath(impl_->plan.files[region.file].name), region.num_bytes));
+    BEARING_RETURN_IF_ERROR(CopyBytes(impl_->reader->file(region.source_shard), region.source_offset, *to, region.offset,
+                                      impl_->StagedPath(impl_->plan.files[region.file].name), region.num_bytes));
   }
   return absl::OkStatus();
 }
