@@ -16,7 +16,9 @@ MAY_INCLUDE = {
     "worker/comm": {"sharding", "torch"},
     "worker/model": {"worker/comm", "sharding", "torch"},
     "worker/steer": {"worker/model", "worker/comm", "sharding", "torch"},
-    "worker": {"worker/steer", "worker/model", "worker/comm", "jobs", "storage", "bridge", "sharding", "proto", "grpc", "torch"},
+    "worker/edit": {"sharding"},
+    "worker": {"worker/edit", "worker/steer", "worker/model", "worker/comm", "jobs", "storage", "bridge", "sharding", "proto", "grpc",
+               "torch"},
 }
 EXTERNAL = [(r"^(ATen|c10|torch)/", "torch"), (r"^(google/protobuf|bearing/v1/.*(?<!grpc)\.pb\.h)", "proto"),
             (r"^(grpc|grpcpp|bearing/v1/.*\.grpc\.pb\.h)", "grpc")]
