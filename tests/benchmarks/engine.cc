@@ -18,6 +18,7 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -89,6 +90,7 @@ class Engine {
     if (options_.residency == "streamed") options.residency = model::Residency::kStreamed;
     if (!options_.gemm.empty()) options.gemm_path = model::GemmPathFromName(options_.gemm);
     BEARING_ASSIGN_OR_RETURN(decoder_, model::Decoder::Load(*reader_, plan, comm_, options));
+    replicas_.emplace(*decoder_);
     return Answer({{"seconds", watch.Seconds()}, {"gemm_path", model::GemmPathName(decoder_->gemm_path())}});
   }
 
@@ -115,7 +117,7 @@ class Engine {
                                     ids.insert(ids.end(), best.begin(), best.end());
                                     return absl::OkStatus();
                                   }};
-    BEARING_RETURN_IF_ERROR(steer::CaptureResiduals(*decoder_, {&task, 1}, options_.budget, rows.size()));
+    BEARING_RETURN_IF_ERROR(steer::CaptureResiduals(*replicas_, {&task, 1}, options_.budget, rows.size()));
     return Answer({{"seconds", watch.Seconds()}, {"tokens", TokensOf(*decoder_, rows, 1, options_.budget)}, {"ids", ids}});
   }
 
@@ -124,25 +126,21 @@ class Engine {
     steer::GenerationOptions options;
     options.max_new_tokens = new_tokens;
     options.budget = options_.budget;
-    int64_t tokens = 0;
-    options.progress = [&tokens](int64_t made) {
-      tokens = made;
-      return absl::OkStatus();
-    };
     const steer::GenerationTask task{&rows, model::Intervention()};
-    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> made, steer::GenerateGreedy(*decoder_, {&task, 1}, options));
-    return Answer({{"seconds", watch.Seconds()}, {"tokens", tokens}, {"ids", made[0]}});
+    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> made, steer::GenerateGreedy(*replicas_, {&task, 1}, options));
+    return Answer({{"seconds", watch.Seconds()}, {"ids", made[0]}});
   }
 
   absl::Status Collect(const steer::Rows& rows, int positions) {
     const Stopwatch watch;
-    steer::ResidualMean mean;
+    const sharding::ModelConfig& config = decoder_->config();
+    steer::ResidualMean mean(config.num_layers(), positions, config.d_model);
     const steer::CaptureTask task{&rows, positions, [&](const steer::CapturedBatch& batch) {
                                     mean.Add(batch, std::vector<bool>(batch.range.size(), true));
                                     return absl::OkStatus();
                                   }};
-    BEARING_RETURN_IF_ERROR(steer::CaptureResiduals(*decoder_, {&task, 1}, options_.budget, rows.size()));
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor mean_PLD, mean.Mean(comm_));
+    BEARING_RETURN_IF_ERROR(steer::CaptureResiduals(*replicas_, {&task, 1}, options_.budget, rows.size()));
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor mean_PLD, mean.Mean(*replicas_));
     return Answer({{"seconds", watch.Seconds()},
                    {"tokens", TokensOf(*decoder_, rows, positions, options_.budget)},
                    {"layers_read", decoder_->layers_read()},
@@ -151,7 +149,8 @@ class Engine {
 
   absl::Status Answer(Json answer) {
     BEARING_ASSIGN_OR_RETURN(const at::Tensor peaks, comm_.AllGather(at::tensor({PeakResidentBytes()}, at::kLong)));
-    answer["peak_bytes"] = std::vector<int64_t>(peaks.const_data_ptr<int64_t>(), peaks.const_data_ptr<int64_t>() + peaks.numel());
+    answer["peak_bytes"] =
+        std::vector<int64_t>(peaks.const_data_ptr<int64_t>(), peaks.const_data_ptr<int64_t>() + peaks.numel());
     answer["threads"] = at::get_num_threads();
     if (comm_.rank() == 0) std::cout << answer.dump() << std::endl;
     return absl::OkStatus();
@@ -162,6 +161,7 @@ class Engine {
   steer::Rows rows_;
   std::unique_ptr<sharding::CheckpointReader> reader_;
   std::unique_ptr<model::Decoder> decoder_;
+  std::optional<steer::Replicas> replicas_;
 };
 
 absl::Status Serve(const Options& options, comm::Communicator& comm) {

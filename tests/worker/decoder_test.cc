@@ -19,7 +19,10 @@ using testing::WorstRelative;
 
 // fp32 against transformers fp32: only the order of sums differs.
 constexpr double kFloatTolerance = 1e-4;
-constexpr double kBFloat16Times = 1.5;
+// bf16: how much farther from fp32 than transformers' own bf16. Both round as often, at other places (fused kernels round once
+// where transformers rounds between operations; ranks round their parts of a sum), so that neither is exact and the distances
+// are about equal: at most 1.15 times for residuals and 1.25 times for logits over all cases here.
+constexpr double kBFloat16Times = 1.35;
 
 struct Case {
   std::string model;
@@ -105,10 +108,9 @@ TEST_P(DecoderBFloat16Test, IsAsNearToFloat32AsTransformersBFloat16) {
       },
       path);
   ASSERT_TRUE(status.ok()) << status;
-  const double residual = Distance(result.residual, exact.at("residual")) / Distance(rounded.at("residual"), exact.at("residual"));
+  const double residual =
+      Distance(result.residual, exact.at("residual")) / Distance(rounded.at("residual"), exact.at("residual"));
   const double logits = Distance(result.logits, exact.at("logits")) / Distance(rounded.at("logits"), exact.at("logits"));
-  std::printf("R %s %s %s %d %.3f %.3f %.4f %.4f\n", name.c_str(), kind.c_str(), model::GemmPathName(path), ranks, residual, logits,
-    WorstRelative(result.residual, rounded.at("residual")), WorstRelative(result.logits, rounded.at("logits")));
   EXPECT_LT(residual, kBFloat16Times);
   EXPECT_LT(logits, kBFloat16Times);
   EXPECT_GT(Distance(result.logits, exact.at("logits")), 1e-4) << "nothing was rounded";
