@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/memory_rules.h"
@@ -21,6 +22,12 @@ absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
     options.dtype = ComputeType(spec);
     BEARING_ASSIGN_OR_RETURN(options.residency, ChooseResidency());
     options.stream_tokens = stream_tokens;
+    options.split = [this](int64_t parts) {
+      if (!is_rank0()) return;
+      std::fprintf(stderr,
+                   "bearing-worker: the residual streams of all prompts do not fit together: weights are read %d times\n",
+                   static_cast<int>(parts));
+    };
     options.progress = [this](int64_t done, int64_t total) {
       if (!is_rank0()) return;
       bearing::v1::Progress progress;

@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const sharding::Checkpoin
 absl::Status Decoder::LoadWeights(const DecoderOptions& options) {
   const WeightLoader loader(reader_, plan_, comm_.rank(), dtype_, gemm_path_);
   stream_tokens_ = options.stream_tokens;
+  split_ = options.split;
   const int64_t steps = config().num_layers() + 1;
   BEARING_ASSIGN_OR_RETURN(ends_, loader.LoadEnds());
   options.progress(1, steps);

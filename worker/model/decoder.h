@@ -37,6 +37,8 @@ struct DecoderOptions {
   Residency residency = Residency::kResident;
   // Streamed: tokens that go through a layer together at the most, so that their residuals fit.
   int64_t stream_tokens = int64_t{1} << 16;
+  // Streamed: told when passes do not fit together and the weights are therefore read so many times for them.
+  std::function<void(int64_t parts)> split = [](int64_t) {};
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};
 };
 
@@ -156,6 +158,7 @@ class Decoder {
   at::ScalarType dtype_ = at::kFloat;
   GemmPath gemm_path_ = GemmPath::kPlain;
   int64_t stream_tokens_ = 0;
+  std::function<void(int64_t)> split_;
   EndWeights ends_;
   std::unique_ptr<LayerStore> layers_;
   mutable std::vector<RopeTable> ropes_;  // As the config's; they grow with the longest sequence seen.

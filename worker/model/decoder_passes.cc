@@ -162,6 +162,7 @@ absl::Status Decoder::RunStreamed(absl::Span<Pass> passes, const PassControl& co
     }
     chunks.back().push_back(index);
   }
+  if (chunks.size() > 1) split_(static_cast<int64_t>(chunks.size()));
   const double layers = static_cast<double>(chunks.size()) * static_cast<double>(config().num_layers());
   for (size_t c = 0; c < chunks.size(); ++c) {
     const auto progress = [&](int64_t done) {
