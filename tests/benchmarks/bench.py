@@ -93,13 +93,13 @@ def run_plan(context):
     import measure
     import plan_accuracy
     table = measure.Table("plan", ["model", "dtype", "ranks", "memory", "time"])
-    layers = [int(x) for x in context.job.layers.split(",")]
+    layers, tokens = ([int(x) for x in value.split(",")] for value in (context.job.layers, context.job.token_ids))
     for model in context.models:
         for dtype in context.dtypes:
             with tempfile.TemporaryDirectory(dir=context.work) as name:
                 work = pathlib.Path(name)
                 job = plan_accuracy.write_job(work / "job.json", model, dtype, context.job.train, context.job.validation,
-                                              context.job.validation, min(24, context.new_tokens), layers, complete=True)
+                                              context.job.validation, min(24, context.new_tokens), layers, True, tokens)
                 for ranks in (1, 2):
                     got = plan_accuracy.compare(context.bin, job, work, ranks)
                     table.add(**{"model": model.name, "dtype": dtype} | got)
