@@ -26,9 +26,12 @@ struct Case {
   std::string model;
   std::string kind;  // plain, ablated, added
   int ranks;
+  bool aten_ops = false;  // What runs on a device, here on the CPU.
 };
 
-std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.model << " " << c.kind << " tp=" << c.ranks; }
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.model << " " << c.kind << " tp=" << c.ranks << (c.aten_ops ? " aten" : "");
+}
 
 model::Intervention InterventionOf(const std::string& model, const std::string& kind, int64_t d_model) {
   model::Intervention intervention;
@@ -52,9 +55,12 @@ TEST_P(DecoderTest, EqualsTransformersInFloat32) {
   const steer::Rows rows = RowsOf(golden);
   for (const bool share_prefix : {true, false}) {
     TraceResult result;
-    const absl::Status status = WithDecoder(TinyPath(c.model), c.ranks, at::kFloat, [&](model::Decoder& decoder) {
-      return RunTinyTrace(decoder, rows, InterventionOf(c.model, c.kind, decoder.config().d_model), share_prefix, result);
-    });
+    const absl::Status status = WithDecoder(
+        TinyPath(c.model), c.ranks, at::kFloat,
+        [&](model::Decoder& decoder) {
+          return RunTinyTrace(decoder, rows, InterventionOf(c.model, c.kind, decoder.config().d_model), share_prefix, result);
+        },
+        model::GemmPath::kPlain, model::Residency::kResident, 1 << 16, c.aten_ops);
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_LT(WorstRelative(result.residual, golden.at("residual")), kFloatTolerance) << "share_prefix=" << share_prefix;
     EXPECT_LT(WorstRelative(result.logits, golden.at("logits")), kFloatTolerance) << "share_prefix=" << share_prefix;
@@ -79,6 +85,7 @@ std::vector<Case> AllCases() {
   for (const std::string& model : TinyModels()) {
     for (const char* kind : {"plain", "ablated", "added"}) {
       for (const int ranks : {1, 2, 3, 4}) cases.push_back({model, kind, ranks});
+      for (const int ranks : {1, 2}) cases.push_back({model, kind, ranks, /*aten_ops=*/true});
     }
   }
   return cases;

@@ -154,10 +154,13 @@ TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
     int ranks;
     model::Residency residency;
     int64_t stream_tokens;
+    bool aten_ops = false;  // What runs on a device, here on the CPU.
   };
-  for (const Layout layout : {Layout{1, model::Residency::kResident, 0}, Layout{2, model::Residency::kResident, 0},
-                              Layout{3, model::Residency::kResident, 0}, Layout{1, model::Residency::kStreamed, 1 << 16},
-                              Layout{2, model::Residency::kStreamed, 1 << 16}, Layout{2, model::Residency::kStreamed, 60}}) {
+  for (const Layout layout :
+       {Layout{1, model::Residency::kResident, 0}, Layout{2, model::Residency::kResident, 0},
+        Layout{3, model::Residency::kResident, 0}, Layout{1, model::Residency::kStreamed, 1 << 16},
+        Layout{2, model::Residency::kStreamed, 1 << 16}, Layout{2, model::Residency::kStreamed, 60},
+        Layout{1, model::Residency::kResident, 0, true}, Layout{2, model::Residency::kStreamed, 60, true}}) {
     for (const int64_t budget : {int64_t{20}, int64_t{100}, int64_t{4096}}) {
       const auto body = [&](model::Decoder& decoder) -> absl::Status {
         CandidateScorer scorer(decoder, positive, negative, tokens, budget);
@@ -180,8 +183,8 @@ TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
         }
         return scorer.ScoreInduce({}, expect(induce, "none"));
       };
-      const absl::Status status =
-          WithDecoder(folder, layout.ranks, at::kFloat, body, model::GemmPath::kPlain, layout.residency, layout.stream_tokens);
+      const absl::Status status = WithDecoder(folder, layout.ranks, at::kFloat, body, model::GemmPath::kPlain, layout.residency,
+                                              layout.stream_tokens, layout.aten_ops);
       ASSERT_TRUE(status.ok()) << status;
     }
   }
@@ -217,21 +220,22 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
     return absl::OkStatus();
   });
   ASSERT_TRUE(plain.ok()) << plain;
-  for (const int ranks : {1, 2}) {
+  for (const auto& [ranks, aten_ops] : {std::pair{1, false}, std::pair{2, false}, std::pair{1, true}, std::pair{2, true}}) {
     for (const int64_t budget : {int64_t{16}, int64_t{4096}}) {
       const absl::Status status = WithDecoder(
           folder, ranks, at::kFloat,
-          [&](model::Decoder& decoder) -> absl::Status {
+          [&, ranks = ranks, aten_ops = aten_ops](model::Decoder& decoder) -> absl::Status {
             std::vector<GenerationTask> tasks;
             for (const auto& intervention : interventions) tasks.push_back({&rows, intervention});
             GenerationOptions options;
             options.max_new_tokens = kNew;
             options.budget = budget;
             BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(decoder, tasks, options));
-            EXPECT_EQ(got, want) << "ranks=" << ranks << " budget=" << budget;
+            EXPECT_EQ(got, want) << "ranks=" << ranks << " budget=" << budget << " aten=" << aten_ops;
             return absl::OkStatus();
           },
-          model::GemmPath::kPlain, ranks == 2 && budget > 16 ? model::Residency::kStreamed : model::Residency::kResident);
+          model::GemmPath::kPlain, ranks == 2 && budget > 16 ? model::Residency::kStreamed : model::Residency::kResident,
+          1 << 16, aten_ops);
       ASSERT_TRUE(status.ok()) << status;
     }
   }

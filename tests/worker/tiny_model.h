@@ -62,7 +62,8 @@ inline double WorstRelative(const at::Tensor& got, const at::Tensor& want) {
 inline absl::Status WithDecoder(const std::string& folder, int ranks, at::ScalarType dtype,
                                 const std::function<absl::Status(model::Decoder&)>& body,
                                 model::GemmPath path = model::GemmPath::kPlain,
-                                model::Residency residency = model::Residency::kResident, int64_t stream_tokens = 1 << 16) {
+                                model::Residency residency = model::Residency::kResident, int64_t stream_tokens = 1 << 16,
+                                bool aten_ops = false) {
   return comm::RunThreadRanks(ranks, [&](comm::Communicator& comm) -> absl::Status {
     auto reader = sharding::CheckpointReader::Open(folder);
     if (!reader.ok()) return reader.status();
@@ -73,6 +74,7 @@ inline absl::Status WithDecoder(const std::string& folder, int ranks, at::Scalar
     options.gemm_path = path;
     options.residency = residency;
     options.stream_tokens = stream_tokens;
+    options.aten_ops = aten_ops;
     auto decoder = model::Decoder::Load(**reader, *plan, comm, options);
     if (!decoder.ok()) return decoder.status();
     return body(**decoder);
@@ -102,7 +104,7 @@ inline absl::Status RunTinyTrace(model::Decoder& decoder, const steer::Rows& row
   const int64_t num_layers = decoder.config().num_layers();
   const int64_t n = static_cast<int64_t>(rows.size());
   at::Tensor residual = at::empty({n, num_layers + 1, decoder.config().d_model}, at::kFloat);
-  const at::Tensor index = at::tensor(read, at::kLong);
+  const at::Tensor index = at::tensor(read, at::kLong).to(decoder.device());
   model::RunOptions options;
   options.observe = [&](int64_t layer, const at::Tensor& x) {
     residual.select(1, layer).copy_(layer == num_layers ? x : x.index_select(0, index));
@@ -111,7 +113,7 @@ inline absl::Status RunTinyTrace(model::Decoder& decoder, const steer::Rows& row
   if (!last.ok()) return last.status();
   auto logits = decoder.comm().AllGather(decoder.LocalLogits(*last).t().contiguous());
   if (!logits.ok()) return logits.status();
-  if (decoder.comm().rank() == 0) result = {residual, logits->t().contiguous()};
+  if (decoder.comm().rank() == 0) result = {residual, logits->t().contiguous().cpu()};
   return absl::OkStatus();
 }
 

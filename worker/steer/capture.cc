@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "sharding/status_macros.h"
+#include "worker/model/device_memory.h"
 
 namespace bearing::steer {
 
@@ -27,11 +28,13 @@ model::Pass MakePass(const model::Decoder& decoder, const RowBatcher& batcher, R
   const int64_t num_layers = decoder.config().num_layers();
   const int64_t num_positions = task.num_positions;
   if (num_positions > 0) {
-    pass.options.observe = [captured, num_layers, num_positions, index = at::tensor(positions, at::kLong)](
+    pass.options.observe = [captured, num_layers, num_positions,
+                            index = model::SendTensor(at::tensor(positions, at::kLong), decoder.device())](
                                int64_t layer, const at::Tensor& x) {
       if (layer == num_layers) return;
       const auto n = static_cast<int64_t>(captured->own.size());
-      if (layer == 0) captured->residual_NLPD = at::empty({n, num_layers, num_positions, x.size(1)}, at::kFloat);
+      if (layer == 0)
+        captured->residual_NLPD = at::empty({n, num_layers, num_positions, x.size(1)}, x.options().dtype(at::kFloat));
       captured->residual_NLPD.select(1, layer).copy_(x.index_select(0, index).view({n, num_positions, x.size(1)}));
     };
   }
@@ -57,7 +60,9 @@ absl::Status CaptureResiduals(model::Decoder& decoder, absl::Span<const CaptureT
 
 void ResidualMean::Add(const CapturedBatch& batch, const std::vector<bool>& keep) {
   const at::Tensor& residual = batch.residual_NLPD;
-  if (!sum_LPD_.defined()) sum_LPD_ = at::zeros({residual.size(1), residual.size(2), residual.size(3)}, at::kDouble);
+  if (!sum_LPD_.defined()) {
+    sum_LPD_ = at::zeros({residual.size(1), residual.size(2), residual.size(3)}, residual.options().dtype(at::kDouble));
+  }
   for (size_t i = 0; i < batch.own.size(); ++i) {
     if (keep[batch.own[i]]) sum_LPD_.add_(residual.select(0, static_cast<int64_t>(i)));
   }
@@ -68,7 +73,7 @@ absl::StatusOr<at::Tensor> ResidualMean::Mean(comm::Communicator& comm) const {
   if (count_ == 0) return absl::FailedPreconditionError("no prompt is left to take the mean of");
   at::Tensor sum = sum_LPD_.clone();
   BEARING_RETURN_IF_ERROR(comm.AllReduce(sum, comm::ReduceOp::kSum));
-  return (sum / static_cast<double>(count_)).permute({1, 0, 2}).contiguous();
+  return (sum / static_cast<double>(count_)).permute({1, 0, 2}).contiguous().cpu();
 }
 
 }  // namespace bearing::steer
