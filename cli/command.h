@@ -32,6 +32,7 @@ int Fail(const absl::Status& status);
 
 void AddRunCommand(CommandLine& line);
 void AddPlanCommand(CommandLine& line);
+void AddSelectCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);
 void AddValidateCommand(CommandLine& line);
 void AddSubmitCommand(CommandLine& line);

@@ -29,6 +29,7 @@ int Main(int argc, char** argv) {
   app.add_flag("--no-progress", line.globals.no_progress, "Show no progress");
   AddRunCommand(line);
   AddPlanCommand(line);
+  AddSelectCommand(line);
   AddTraceCommand(line);
   AddValidateCommand(line);
   AddSubmitCommand(line);

@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "cli/plan_inputs.h"
 #include "cli/plan_text.h"
 #include "cli/spec_source.h"
+#include "jobs/job_spec.h"
 #include "jobs/plan/plan.h"
 #include "sharding/shard_plan.h"
 
@@ -38,6 +40,18 @@ int Print(const PlanOptions& options, const std::vector<jobs::Plan>& plans, cons
   return kExitOk;
 }
 
+int64_t TensorParallel(const PlanOptions& options, const bearing::v1::JobSpec& spec, int64_t ranks) {
+  return options.tensor_parallel > 0 ? options.tensor_parallel : jobs::TensorParallel(spec, static_cast<int>(ranks));
+}
+
+absl::Status CheckLayout(const PlannedModel& model, int64_t ranks, int64_t tensor_parallel) {
+  if (ranks % tensor_parallel != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(ranks, " ranks are no multiple of ", tensor_parallel, " that hold a copy of the model (tensor_parallel)"));
+  }
+  return sharding::MakeShardPlan(model.config, model.layout, tensor_parallel).status();
+}
+
 int MakePlans(PlanOptions options, const Globals& globals) {
   if (!options.model_config.empty()) options.spec.model = fs::absolute(options.model_config).parent_path().string();
   const absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
@@ -51,10 +65,10 @@ int MakePlans(PlanOptions options, const Globals& globals) {
   std::vector<int64_t> possible;
   std::vector<RefusedRanks> refused;
   for (const int64_t ranks : options.ranks) {
-    const auto shards = sharding::MakeShardPlan(model->config, model->layout, ranks);
-    if (shards.ok()) possible.push_back(ranks);
-    if (!shards.ok() && options.ranks.size() == 1) return Fail(shards.status(), kExitInvalid);
-    if (!shards.ok()) refused.push_back({ranks, std::string(shards.status().message())});
+    const absl::Status divides = CheckLayout(*model, ranks, TensorParallel(options, *spec, ranks));
+    if (divides.ok()) possible.push_back(ranks);
+    if (!divides.ok() && options.ranks.size() == 1) return Fail(divides, kExitInvalid);
+    if (!divides.ok()) refused.push_back({ranks, std::string(divides.message())});
   }
   if (possible.empty()) return Fail(absl::FailedPreconditionError(refused.front().why), kExitInvalid);
   PlanOptions measured = options;
@@ -63,7 +77,9 @@ int MakePlans(PlanOptions options, const Globals& globals) {
   if (!machine.ok()) return Fail(machine.status());
   std::vector<jobs::Plan> plans;
   for (const int64_t ranks : possible) {
-    const jobs::PlanRequest request{spec->name(), spec->model().dtype(), ranks, !spec->evaluate().skip(), !spec->edit().skip()};
+    const jobs::PlanRequest request{
+        spec->name(),        spec->model().dtype(), ranks, TensorParallel(options, *spec, ranks), !spec->evaluate().skip(),
+        !spec->edit().skip()};
     absl::StatusOr<jobs::Plan> plan = jobs::MakePlan(model->config, model->layout, *workload, *machine, request);
     if (!plan.ok()) return Fail(plan.status(), kExitInvalid);
     plans.push_back(*std::move(plan));
@@ -98,9 +114,13 @@ void AddPlanCommand(CommandLine& line) {
   auto options = std::make_shared<PlanOptions>();
   CLI::App* command = line.app.add_subcommand("plan", "What a job takes in memory, messages and time, before it runs");
   command->add_option("JOB", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
-  command->add_option("--ranks", options->ranks, "Tensor-parallel ranks; several (1,2,4,8) give a line each")
+  command->add_option("--ranks", options->ranks, "Ranks; several (1,2,4,8) give a line each")
       ->delimiter(',')
       ->allow_extra_args(false)
+      ->check(CLI::Range(1, 1024));
+  command
+      ->add_option("--tensor-parallel", options->tensor_parallel,
+                   "Of them, those that hold one copy of the model (default: as in the job file, else all)")
       ->check(CLI::Range(1, 1024));
   command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. model.dtype=bfloat16 (repeatable)")
       ->allow_extra_args(false);

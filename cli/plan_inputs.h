@@ -19,6 +19,7 @@ namespace bearing::cli {
 struct PlanOptions {
   SpecOptions spec;
   std::vector<int64_t> ranks;
+  int64_t tensor_parallel = 0;  // 0 = as the job file, there 0 = all ranks.
   std::string model_config;
   std::string stored_dtype;  // Of weights that are not there; empty = what config.json says.
   std::string machine;

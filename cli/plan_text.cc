@@ -156,12 +156,19 @@ std::string Assumptions(const jobs::Workload& load, const jobs::Machine& machine
   return text;
 }
 
+// Of the heading.
+std::string Copies(const Plan& plan) {
+  if (plan.request.replicas() == 1) return "";
+  return absl::StrFormat(" (%d copies of the model on %d each)", plan.request.replicas(), plan.request.tensor_parallel);
+}
+
 }  // namespace
 
 std::string FormatPlan(const Plan& plan, const jobs::Workload& workload, const jobs::Machine& machine) {
   const auto bytes = [](int64_t n) { return FormatBytes(static_cast<double>(n)); };
   const Rows head = {
-      {"job", absl::StrFormat("%s on %d rank(s), %s", plan.request.job, plan.request.ranks, plan.request.dtype)},
+      {"job",
+       absl::StrFormat("%s on %d rank(s)%s, %s", plan.request.job, plan.request.ranks, Copies(plan), plan.request.dtype)},
       {"slowest", SlowestLine(plan)},
       {"memory", MemoryLine(plan)},
       {"held", absl::StrFormat("weights %s a rank (%s on disk), KV cache %s, residuals %s", bytes(plan.weights.held),

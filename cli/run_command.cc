@@ -130,7 +130,11 @@ void AddRunCommand(CommandLine& line) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = line.app.add_subcommand("run", "Run a whole job on this machine, with no server set up");
   command->add_option("JOB", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
-  command->add_option("--ranks", options->spec.ranks, "Tensor-parallel ranks (default: as in the job file, else 2)")
+  command->add_option("--ranks", options->spec.ranks, "Ranks (default: as in the job file, else 2)")
+      ->check(CLI::Range(1, 1024));
+  command
+      ->add_option("--tensor-parallel", options->spec.tensor_parallel,
+                   "Ranks that hold one copy of the model (default: all); the copies share the work")
       ->check(CLI::Range(1, 1024));
   command->add_option("--out", options->spec.output, "Output folder, instead of the job file's");
   command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")

@@ -53,6 +53,7 @@ absl::StatusOr<bearing::v1::JobSpec> LoadSpec(const SpecOptions& options) {
   if (!options.model.empty()) spec.mutable_model()->set_path(options.model);
   if (!options.output.empty()) spec.set_output(options.output);
   if (options.ranks > 0) spec.set_ranks(options.ranks);
+  if (options.tensor_parallel > 0) spec.set_tensor_parallel(options.tensor_parallel);
   MakePathsAbsolute(spec);
   jobs::ApplyDefaults(spec);
   MakePathsAbsolute(spec);
@@ -64,7 +65,8 @@ absl::Status CheckFiles(const bearing::v1::JobSpec& spec, int ranks) {
   BEARING_RETURN_IF_ERROR(jobs::ToStatus(jobs::ValidateFiles(spec)));
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::CheckpointReader> model,
                            sharding::CheckpointReader::Open(spec.model().path()));
-  BEARING_RETURN_IF_ERROR(sharding::MakeShardPlan(model->config(), model->layout(), ranks > 0 ? ranks : 1).status());
+  BEARING_RETURN_IF_ERROR(
+      sharding::MakeShardPlan(model->config(), model->layout(), jobs::TensorParallel(spec, std::max(ranks, 1))).status());
   return jobs::CheckConversation(spec, model->config().vocab_size);
 }
 

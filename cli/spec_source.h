@@ -17,6 +17,7 @@ struct SpecOptions {
   std::string model;              // Replaces model.path; empty = as in the file.
   std::string output;             // Likewise.
   int ranks = 0;                  // Likewise.
+  int tensor_parallel = 0;        // Likewise.
 };
 
 // Reads the file, applies the flags, makes every path absolute (flags: from the current folder), fills the defaults and checks

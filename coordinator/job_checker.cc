@@ -91,7 +91,7 @@ class FileJobChecker final : public JobChecker {
     BEARING_RETURN_IF_ERROR(jobs::ToStatus(jobs::ValidateFiles(*spec)));
     BEARING_RETURN_IF_ERROR(proceed());
     BEARING_ASSIGN_OR_RETURN(std::unique_ptr<sharding::CheckpointReader> reader, OpenModel(*spec));
-    if (spec->ranks() != 0) BEARING_RETURN_IF_ERROR(PlanModel(*reader, spec->ranks()).status());
+    if (spec->ranks() != 0) BEARING_RETURN_IF_ERROR(PlanModel(*reader, jobs::TensorParallel(*spec, spec->ranks())).status());
     BEARING_RETURN_IF_ERROR(proceed());
     BEARING_RETURN_IF_ERROR(ConversationError(jobs::CheckConversation(*spec, reader->config().vocab_size)));
     return proceed();

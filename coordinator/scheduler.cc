@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 #include "coordinator/job_transitions.h"
+#include "jobs/job_spec.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::coordinator {
@@ -100,7 +101,8 @@ absl::StatusOr<std::optional<Lease>> Scheduler::Acquire(const WorkerGroup& group
     BEARING_ASSIGN_OR_RETURN(std::optional<StoredJob> oldest, parts_.store->OldestQueued(group.ranks()));
     if (!oldest.has_value()) return std::nullopt;
     // Outside the lock: reading the model's headers may take long on a network disk. HandOut sees whether the job is as it was.
-    const absl::StatusOr<ModelPlan> plan = parts_.checker->Plan(oldest->job.spec(), group.ranks());
+    const bearing::v1::JobSpec& spec = oldest->job.spec();
+    const absl::StatusOr<ModelPlan> plan = parts_.checker->Plan(spec, jobs::TensorParallel(spec, group.ranks()));
     absl::MutexLock lock(&mutex_);
     BEARING_ASSIGN_OR_RETURN(std::optional<Lease> lease, HandOut(*std::move(oldest), group, plan));
     if (lease.has_value()) return lease;

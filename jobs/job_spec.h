@@ -30,6 +30,9 @@ absl::StatusOr<bearing::v1::JobSpec> LoadJobFile(const std::string& path);
 // Sets one field by its path from text: "select.kl_max=0.2", "ranks=4", "model.path=/m" (for --set). InvalidArgument naming it.
 absl::Status SetField(bearing::v1::JobSpec& spec, std::string_view assignment);
 
+// Of `ranks` ranks, those that hold one copy of the model together.
+int TensorParallel(const bearing::v1::JobSpec& spec, int ranks);
+
 // Fills every unset field with its default.
 void ApplyDefaults(bearing::v1::JobSpec& spec);
 
@@ -44,8 +47,8 @@ std::vector<FieldViolation> ValidateFiles(const bearing::v1::JobSpec& spec);
 // "field: message; field: message" as one InvalidArgument, Ok when empty.
 absl::Status ToStatus(const std::vector<FieldViolation>& violations);
 
-// sha256 (hex) of the canonical JSON of the spec without name, labels, output and ranks, with the sha256 of each prompt file in
-// place of its path: what a stage's artifact depends on.
+// sha256 (hex) of the canonical JSON of the spec without name, labels, output, ranks and tensor_parallel, with the sha256 of
+// each prompt file in place of its path: what a stage's artifact depends on.
 absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec);
 
 }  // namespace bearing::jobs

@@ -29,6 +29,7 @@ absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec) {
   canonical.clear_labels();
   canonical.clear_output();
   canonical.clear_ranks();
+  canonical.clear_tensor_parallel();
   for (const PromptField& field : PromptFields()) {
     if (FindSource(canonical, field) == nullptr) continue;
     bearing::v1::PromptSource& source = MutableSource(canonical, field);

@@ -175,6 +175,10 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
   CheckOutput(spec, out);
   out.Unless(spec.ranks() >= 0 && spec.ranks() <= kMaxRanks, "ranks", Concat("0 (any group) to ", kMaxRanks),
              Concat(spec.ranks()));
+  const bool divides = spec.tensor_parallel() > 0 && spec.ranks() % spec.tensor_parallel() == 0;
+  out.Unless(spec.tensor_parallel() == 0 || (divides && spec.ranks() > 0), "tensor_parallel",
+             Concat("0 (all ranks hold one copy of the model), or a divisor of ranks: ", spec.ranks()),
+             Concat(spec.tensor_parallel()));
   out.Unless(spec.labels_size() <= kMaxLabels, "labels", Concat("at most ", kMaxLabels), Concat(spec.labels_size()));
   for (const auto& [key, value] : spec.labels()) {
     const bool fits = !key.empty() && key.size() <= kMaxLabelLength && value.size() <= kMaxLabelLength;
@@ -182,6 +186,8 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
   }
   return out.Take();
 }
+
+int TensorParallel(const JobSpec& spec, int ranks) { return spec.tensor_parallel() > 0 ? spec.tensor_parallel() : ranks; }
 
 absl::Status ToStatus(const std::vector<FieldViolation>& violations) {
   if (violations.empty()) return absl::OkStatus();

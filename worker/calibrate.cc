@@ -218,7 +218,7 @@ absl::Status Calibrate(comm::Communicator& comm, const CalibrateOptions& options
   machine.ranks = comm.size();
   machine.ranks_per_node = comm.size();
   machine.threads = at::get_num_threads();
-  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm);
+  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm, comm.size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, free.status()));
   BEARING_ASSIGN_OR_RETURN(const double memory, Smallest(comm, static_cast<double>(*free)));
   machine.memory_bytes_per_rank = static_cast<int64_t>(memory);
@@ -227,8 +227,7 @@ absl::Status Calibrate(comm::Communicator& comm, const CalibrateOptions& options
   const KernelShapes shapes = ShapesOf(*config, *plan, options);
   // All ranks take rank 0's choice, as the decoder does.
   std::string path = model::GemmPathName(model::GemmPath::kPlain);
-  if (comm.rank() == 0 && !machine.is_gpu)
-    path = model::GemmPathName(model::ChooseGemmPath(dtype, shapes.d_model, 2 * shapes.columns));
+  if (comm.rank() == 0 && !machine.is_gpu) path = model::GemmPathName(model::ChooseGemmPath(dtype));
   BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(path, 0));
   machine.gemm_path = path;
   KernelRates rates(comm, shapes, dtype, model::GemmPathFromName(path).value_or(model::GemmPath::kPlain));

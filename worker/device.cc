@@ -58,8 +58,8 @@ absl::StatusOr<Placement> PlaceGroup(DeviceChoice choice, comm::Communicator& wo
   return cpu;
 }
 
-absl::StatusOr<int64_t> RankMemoryBytes(const comm::Communicator& comm) {
-  if (comm.device().is_cpu()) return AvailableMemoryBytes() / comm.size();
+absl::StatusOr<int64_t> RankMemoryBytes(const comm::Communicator& comm, int ranks_on_host) {
+  if (comm.device().is_cpu()) return AvailableMemoryBytes() / ranks_on_host;
   BEARING_ASSIGN_OR_RETURN(const comm::CudaDevice device, comm::CurrentCudaDevice());
   return device.free_bytes;
 }

@@ -33,8 +33,9 @@ struct Placement {
 // device, as that of a collective.
 absl::StatusOr<Placement> PlaceGroup(DeviceChoice choice, comm::Communicator& world, absl::Duration timeout);
 
-// Memory that this rank's tensors may still take: of its device, or its share of the host's. Local.
-absl::StatusOr<int64_t> RankMemoryBytes(const comm::Communicator& comm);
+// Memory that this rank's tensors may still take: of its device, or its share of the host's. Local. `ranks_on_host`: ranks that
+// share this host.
+absl::StatusOr<int64_t> RankMemoryBytes(const comm::Communicator& comm, int ranks_on_host);
 
 }  // namespace bearing::worker
 

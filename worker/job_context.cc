@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+#include <cstdio>
+
 #include "absl/strings/str_cat.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
@@ -19,6 +22,12 @@ absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
     options.dtype = ComputeType(spec);
     BEARING_ASSIGN_OR_RETURN(options.residency, ChooseResidency());
     options.stream_tokens = stream_tokens;
+    options.split = [this](int64_t parts) {
+      if (!is_rank0()) return;
+      std::fprintf(stderr,
+                   "bearing-worker: the residual streams of all prompts do not fit together: weights are read %d times\n",
+                   static_cast<int>(parts));
+    };
     options.progress = [this](int64_t done, int64_t total) {
       if (!is_rank0()) return;
       bearing::v1::Progress progress;
@@ -28,17 +37,25 @@ absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
       progress.set_unit("layers");
       observer->OnProgress(progress);
     };
-    BEARING_ASSIGN_OR_RETURN(decoder_, model::Decoder::Load(*reader, plan, *comm, options));
+    BEARING_ASSIGN_OR_RETURN(decoder_, model::Decoder::Load(*reader, plan, *grid.tensor_parallel, options));
   }
   return decoder_.get();
+}
+
+absl::StatusOr<steer::Replicas*> JobContext::GetReplicas() {
+  BEARING_ASSIGN_OR_RETURN(model::Decoder * decoder, GetDecoder());
+  if (replicas_ == nullptr) {
+    BEARING_ASSIGN_OR_RETURN(replicas_, steer::Replicas::Make(*decoder, grid));
+  }
+  return replicas_.get();
 }
 
 absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
   if (spec.model().residency() == "resident") return model::Residency::kResident;
   if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
-  const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[comm->rank()]);
+  const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[grid.tensor_parallel->rank()]);
   const auto bytes = elements.resident * static_cast<int64_t>(c10::elementSize(ComputeType(spec)));
-  const absl::StatusOr<int64_t> memory = RankMemoryBytes(*comm);
+  const absl::StatusOr<int64_t> memory = RankMemoryBytes(*comm, ranks_on_host);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, memory.status()));
   const bool fits = sharding::FitsResident(bytes, *memory);
   at::Tensor misfits = at::full({1}, fits ? 0 : 1, at::kLong);
@@ -57,6 +74,21 @@ absl::Status JobContext::Step(bearing::v1::Stage stage, int64_t done, int64_t to
   progress.set_note(note);
   observer->OnProgress(progress);
   return comm::AgreeOnStatus(*comm, observer->ShouldStop());
+}
+
+absl::Status JobContext::StepInReplica(bearing::v1::Stage stage, double share, int64_t total, const std::string& unit) {
+  if (grid.replica() != 0) return absl::OkStatus();
+  absl::Status stop;
+  if (is_rank0()) {
+    bearing::v1::Progress progress;
+    progress.set_stage(stage);
+    progress.set_done(std::llround(share * static_cast<double>(total)));
+    progress.set_total(total);
+    progress.set_unit(unit);
+    observer->OnProgress(progress);
+    stop = observer->ShouldStop();
+  }
+  return comm::AgreeOnStatus(*grid.tensor_parallel, stop);
 }
 
 }  // namespace bearing::worker

@@ -16,7 +16,9 @@
 #include "sharding/checkpoint_reader.h"
 #include "sharding/shard_plan.h"
 #include "worker/comm/communicator.h"
+#include "worker/comm/grid.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
 namespace bearing::worker {
@@ -33,9 +35,11 @@ class JobObserver {
 
 struct JobContext {
   bearing::v1::JobSpec spec;
-  sharding::ShardPlan plan;
-  comm::Communicator* comm = nullptr;
+  sharding::ShardPlan plan;            // Of one replica: a part for each rank of grid.tensor_parallel.
+  comm::Communicator* comm = nullptr;  // All ranks of the job.
+  comm::Grid grid;
   const sharding::CheckpointReader* reader = nullptr;
+  int ranks_on_host = 1;  // Of the job, on this rank's host.
   int64_t token_budget = 2048;
   int64_t stream_tokens = 1 << 16;  // Tokens that go through a streamed layer together.
 
@@ -48,12 +52,21 @@ struct JobContext {
 
   // The decoder, loaded at first use. Collective.
   absl::StatusOr<model::Decoder*> GetDecoder();
-  void DropDecoder() { decoder_.reset(); }
+  // The same with all copies of the model. Collective.
+  absl::StatusOr<steer::Replicas*> GetReplicas();
+  void DropDecoder() {
+    replicas_.reset();
+    decoder_.reset();
+  }
 
   // Reports progress (rank 0) and agrees whether to go on: Cancelled or Aborted on all ranks when rank 0 was told to stop.
   // Collective.
   absl::Status Step(bearing::v1::Stage stage, int64_t done, int64_t total, const std::string& unit,
                     const std::string& note = "");
+
+  // The same inside of a piece of work that replicas share, where they are not in step: `share` (0 to 1) of `total` is done.
+  // Collective over the tensor-parallel group alone; only rank 0's group can be told to stop, and stops the others with it.
+  absl::Status StepInReplica(bearing::v1::Stage stage, double share, int64_t total, const std::string& unit);
 
   // The JSON that rank 0 makes, on every rank. `make` runs on rank 0 only; its error becomes everyone's. Collective.
   template <typename Make>
@@ -83,6 +96,7 @@ struct JobContext {
   absl::StatusOr<model::Residency> ChooseResidency();
 
   std::unique_ptr<model::Decoder> decoder_;
+  std::unique_ptr<steer::Replicas> replicas_;
 };
 
 // Compute type of the job.

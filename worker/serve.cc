@@ -63,7 +63,7 @@ Next WaitForJob(CoordinatorLink& link, const ServeOptions& options, std::unique_
 }  // namespace
 
 absl::Status Serve(comm::Communicator& comm, const ServeOptions& options) {
-  const absl::StatusOr<int64_t> memory = RankMemoryBytes(comm);
+  const absl::StatusOr<int64_t> memory = RankMemoryBytes(comm, comm.size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, memory.status()));
   at::Tensor negated = at::full({1}, -*memory, at::kLong);  // The smallest of all ranks is the largest negative.
   BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));

@@ -3,9 +3,12 @@
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 #include <google/protobuf/util/json_util.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <exception>
+#include <functional>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "jobs/job_spec.h"
@@ -68,6 +71,15 @@ absl::StatusOr<sharding::ShardPlan> PlanOf(const bearing::v1::Lease& lease, cons
   return plan;
 }
 
+// How many of the ranks run on this rank's host.
+absl::StatusOr<int> RanksOnHost(comm::Communicator& comm) {
+  char name[256] = {};
+  gethostname(name, sizeof(name) - 1);
+  const auto mine = static_cast<int64_t>(std::hash<std::string_view>()(name));
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor all, comm.AllGather(at::full({1}, mine, at::kLong)));
+  return static_cast<int>(at::sum(all.eq(mine)).item<int64_t>());
+}
+
 absl::Status PrepareRank0(JobContext& context) {
   BEARING_ASSIGN_OR_RETURN(context.model_digest, context.reader->Digest());
   BEARING_ASSIGN_OR_RETURN(context.tokenizer,
@@ -120,17 +132,19 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   JobContext context;
   context.spec = shared.spec();
   context.comm = &comm;
+  BEARING_ASSIGN_OR_RETURN(context.grid, comm::MakeGrid(comm, jobs::TensorParallel(shared.spec(), comm.size())));
+  BEARING_ASSIGN_OR_RETURN(context.ranks_on_host, RanksOnHost(comm));
   context.observer = observer;
   outcome.error_stage = bearing::v1::STAGE_LOAD;
   auto reader = sharding::CheckpointReader::Open(context.spec.model().path());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
   context.reader = reader->get();
-  auto plan = PlanOf(shared, **reader, comm.size());
+  auto plan = PlanOf(shared, **reader, context.grid.tensor_parallel->size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context); }));
   // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm);
+  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm, context.ranks_on_host);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, free.status()));
   const int64_t memory = sharding::ActivationMemory(*free);
   const sharding::ModelConfig& config = context.reader->config();

@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
   CLI::Option* layer = trace_command->add_option("--layer", trace.layer, "Block at whose input it is added");
   add->needs(layer);
   layer->needs(add);
-  trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: measured")
+  trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: by the processor")
       ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed"}));
 
   bearing::worker::CalibrateOptions calibrate;

@@ -4,6 +4,13 @@
 
 namespace bearing::jobs {
 
+void Work::ShareOut(int64_t replicas) {
+  for (double* part : {&messages, &message_bytes, &product_seconds, &attention_seconds, &elementwise_seconds, &message_seconds,
+                       &disk_bytes, &disk_seconds, &other_seconds}) {
+    *part /= AsReal(replicas);
+  }
+}
+
 void Work::Add(const Work& other) {
   flops += other.flops;
   messages += other.messages;

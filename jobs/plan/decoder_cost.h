@@ -46,6 +46,8 @@ struct Work {
     return product_seconds + attention_seconds + elementwise_seconds + message_seconds + disk_seconds + other_seconds;
   }
   void Add(const Work& other);
+  // The work of one replica of `replicas`; the FLOPs stay those of all.
+  void ShareOut(int64_t replicas);
 };
 
 class DecoderCost {

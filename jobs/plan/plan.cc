@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "sharding/dtype.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
@@ -44,6 +45,12 @@ StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamL
   return inputs;
 }
 
+// Replicas divide the prompts, candidates and completions, and all ranks the tensors to edit. Each loads the model for itself.
+bool IsShared(PlanStage stage) {
+  return stage == PlanStage::kCollect || stage == PlanStage::kSelect || stage == PlanStage::kEvaluate ||
+         stage == PlanStage::kEdit;
+}
+
 std::vector<PlanStage> StagesOf(const PlanRequest& request) {
   std::vector<PlanStage> stages = {PlanStage::kLoad, PlanStage::kCollect, PlanStage::kSelect};
   if (request.evaluates) stages.push_back(PlanStage::kEvaluate);
@@ -75,7 +82,12 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
   plan.parameters = NumParameters(layout);
   plan.stored_dtype = std::string(sharding::DTypeName(config.dtype));
   plan.checkpoint_bytes = plan.parameters * sharding::DTypeSize(config.dtype);
-  BEARING_ASSIGN_OR_RETURN(plan.shards, sharding::MakeShardPlan(config, layout, request.ranks));
+  if (request.tensor_parallel < 1 || request.ranks % request.tensor_parallel != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the number of ranks is no multiple of those that hold a copy of the model:", " ranks=", request.ranks,
+                     " tensor_parallel=", request.tensor_parallel));
+  }
+  BEARING_ASSIGN_OR_RETURN(plan.shards, sharding::MakeShardPlan(config, layout, request.tensor_parallel));
   const DecoderCost decoder(config, plan.shards, machine, HoldingOf(config, request.dtype, machine).compute_bytes);
   const StageInputs inputs = InputsOf(config, layout, plan.shards, workload, machine, request.dtype, decoder);
   const Workload worst = WorstCase(workload);
@@ -87,7 +99,12 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
 
   for (const PlanStage stage : StagesOf(request)) {
     PlannedStage planned{CostOfStage(stage, inputs), 0};
-    planned.worst_seconds = CostOfStage(stage, worst_inputs).work.seconds();
+    Work worst_work = CostOfStage(stage, worst_inputs).work;
+    if (IsShared(stage)) {
+      planned.cost.work.ShareOut(request.replicas());
+      worst_work.ShareOut(request.replicas());
+    }
+    planned.worst_seconds = worst_work.seconds();
     plan.seconds += planned.cost.work.seconds();
     plan.worst_seconds += planned.worst_seconds;
     plan.streamed.weight_readings += planned.cost.weight_readings;

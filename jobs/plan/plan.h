@@ -19,11 +19,14 @@
 namespace bearing::jobs {
 
 struct PlanRequest {
-  std::string job;    // Name, for the heading.
-  std::string dtype;  // Of the compute: "float32" or "bfloat16".
-  int64_t ranks = 1;
+  std::string job;              // Name, for the heading.
+  std::string dtype;            // Of the compute: "float32" or "bfloat16".
+  int64_t ranks = 1;            // In all.
+  int64_t tensor_parallel = 1;  // That hold a copy of the model together.
   bool evaluates = true;
   bool edits = true;
+
+  int64_t replicas() const { return ranks / tensor_parallel; }
 };
 
 struct PlannedStage {
@@ -69,7 +72,7 @@ struct Plan {
   bool fits() const { return peak_bytes <= available_bytes; }
 };
 
-// FailedPrecondition when the model cannot be cut into so many ranks.
+// FailedPrecondition when the model cannot be cut into so many ranks, or they are no multiple of tensor_parallel.
 absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const sharding::ParamLayout& layout,
                               const Workload& workload, const Machine& machine, const PlanRequest& request);
 

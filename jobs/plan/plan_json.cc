@@ -82,6 +82,7 @@ nlohmann::json PlanJson(const Plan& plan, const Workload& workload, const Machin
             {"checkpoint_bytes", plan.checkpoint_bytes},
             {"stored_dtype", plan.stored_dtype}}},
           {"dtype", plan.request.dtype},
+          {"replicas", plan.request.replicas()},
           {"ranks", ranks},
           {"weight_bytes", {{"stored", plan.weights.stored}, {"read", plan.weights.read}, {"held", plan.weights.held}}},
           {"kv_bytes", plan.kv_bytes},

@@ -8,6 +8,7 @@ prefill in bfloat16 as a share of the card's own peak on square products, greedy
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -25,6 +26,14 @@ WORK = {"device": "cuda", "dtype": "bfloat16", "peak_size": 8192, "prefill_rows"
 DRY_WORK = {**WORK, "device": "cpu-aten", "dtype": "float32", "peak_size": 128, "prefill_rows": 2, "prefill_tokens": 8,
             "decode_rows": 2, "decode_prompt": 4, "decode_new": 5, "candidates": 2, "candidate_rows": 2, "candidate_tokens": 6,
             "repeats": 1}
+
+
+def run_rates(*command):
+    """gpu_rates; BEARING_LIBRARIES is where a program that was carried here finds its libraries (scripts/pack_gpu)."""
+    environment = dict(os.environ)
+    if "BEARING_LIBRARIES" in environment:
+        environment["LD_LIBRARY_PATH"] = environment["BEARING_LIBRARIES"]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def make_model(shape, work):
@@ -146,8 +155,9 @@ def measure(shape, work, rates, folder):
     if work["device"] == "cuda":
         import torch
         torch.cuda.empty_cache()
-    ours = subprocess.run([rates, path, json.dumps(work)], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return {"shape": shape, "layers": SHAPES[shape]["layers"], "work": work, "bearing": json.loads(ours), "transformers": plain}
+    ours = run_rates(rates, path, json.dumps(work))
+    ours.check_returncode()
+    return {"shape": shape, "layers": SHAPES[shape]["layers"], "work": work, "bearing": json.loads(ours.stdout), "transformers": plain}
 
 
 def table(results):
@@ -171,7 +181,7 @@ def main():
     a = parser.parse_args()
     rates = a.bin / "gpu_rates"
     if not a.dry_run:
-        found = subprocess.run([rates, "check"], stdout=subprocess.PIPE, text=True)
+        found = run_rates(rates, "check")
         if found.returncode != 0:
             sys.exit(f"no GPU here: {found.stdout.strip()}")
     shapes = ["tiny"] if a.dry_run else a.shapes.split(",")

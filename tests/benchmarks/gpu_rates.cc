@@ -116,11 +116,12 @@ absl::StatusOr<nlohmann::json> MeasureDecode(model::Decoder& decoder, const Work
   const steer::Rows rows = RandomRows(work.decode_rows, work.decode_prompt, decoder.config().vocab_size);
   steer::GenerationOptions options;
   options.budget = std::max(work.budget, work.decode_rows * work.decode_prompt);
+  steer::Replicas alone(decoder);
   const auto seconds_of = [&](int64_t new_tokens) {
     options.max_new_tokens = new_tokens;
     const steer::GenerationTask task{&rows, {}};
     return BestSeconds(decoder.device(), work.repeats, [&] {
-      return steer::GenerateGreedy(decoder, {&task, 1}, options).status();
+      return steer::GenerateGreedy(alone, {&task, 1}, options).status();
     });
   };
   BEARING_ASSIGN_OR_RETURN(const double one, seconds_of(1));
@@ -142,13 +143,13 @@ absl::StatusOr<nlohmann::json> MeasureCandidates(model::Decoder& decoder, const 
     candidate.direction = candidate.mean_difference / at::norm(candidate.mean_difference);
     candidates.push_back(std::move(candidate));
   }
-  const steer::ScoreSink ignore = [](size_t, double) { return absl::OkStatus(); };
+  steer::Replicas alone(decoder);
   BEARING_ASSIGN_OR_RETURN(const double seconds, BestSeconds(decoder.device(), work.repeats, [&]() -> absl::Status {
-                             steer::CandidateScorer scorer(decoder, positive, negative, {1, 2}, work.budget);
+                             steer::CandidateScorer scorer(alone, positive, negative, {1, 2}, work.budget);
                              BEARING_RETURN_IF_ERROR(scorer.RunBaseline());
-                             BEARING_RETURN_IF_ERROR(scorer.ScoreInduce(candidates, ignore));
-                             BEARING_RETURN_IF_ERROR(scorer.ScoreKl(candidates, ignore));
-                             return scorer.ScoreBypass(candidates, ignore);
+                             BEARING_RETURN_IF_ERROR(scorer.ScoreInduce(candidates).status());
+                             BEARING_RETURN_IF_ERROR(scorer.ScoreKl(candidates).status());
+                             return scorer.ScoreBypass(candidates).status();
                            }));
   return nlohmann::json{{"candidates_per_s", D(work.candidates) / seconds}};
 }

@@ -85,12 +85,12 @@ absl::Status Measure(const std::string& folder, const steer::Rows& rows, int num
   result["logits_at_every_position"] = all_logits / whole;
   result["one_candidate_a_pass"] = one_a_pass / whole;
 
-  const auto sink = [](size_t, double) { return absl::OkStatus(); };
-  steer::CandidateScorer scorer(*decoder, rows, rows, {1}, budget);
-  const double branched = BestSeconds([&] { return scorer.ScoreInduce(candidates, sink); }, status);
+  steer::Replicas replicas(*decoder);
+  steer::CandidateScorer scorer(replicas, rows, rows, {1}, budget);
+  const double branched = BestSeconds([&] { return scorer.ScoreInduce(candidates).status(); }, status);
   std::vector<steer::CandidateVector> from_start = candidates;
   for (steer::CandidateVector& candidate : from_start) candidate.layer = 0;
-  const double whole_pass = BestSeconds([&] { return scorer.ScoreInduce(from_start, sink); }, status);
+  const double whole_pass = BestSeconds([&] { return scorer.ScoreInduce(from_start).status(); }, status);
   result["addition_from_the_first_block"] = whole_pass / branched;
 
   // Padding to the longest row and all layers of the grid are counts, not times.

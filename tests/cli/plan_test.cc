@@ -76,6 +76,19 @@ TEST_F(PlanTest, JsonHoldsTheSame) {
   EXPECT_NEAR(plan.at("seconds").get<double>(), seconds, 1e-9);
 }
 
+TEST_F(PlanTest, CopiesOfTheModelShareTheWork) {
+  const nlohmann::json plan = Json({"--machine", MachineFile(), "--ranks", "4", "--tensor-parallel", "2"});
+  ASSERT_TRUE(plan.is_object());
+  EXPECT_EQ(plan.at("replicas"), 2);
+  EXPECT_EQ(plan.at("ranks").size(), 2u);
+  Program text = Start({"--machine", MachineFile(), "--ranks", "4", "--tensor-parallel", "2"});
+  EXPECT_EQ(text.Wait(), 0) << text.Errors();
+  EXPECT_THAT(text.Output(), HasSubstr("on 4 rank(s) (2 copies of the model on 2 each)"));
+  Program odd = Start({"--machine", MachineFile(), "--ranks", "3", "--tensor-parallel", "2"});
+  EXPECT_EQ(odd.Wait(), 2);
+  EXPECT_THAT(odd.Errors(), HasSubstr("3 ranks are no multiple of 2"));
+}
+
 TEST_F(PlanTest, ADatasheetIsLabelledAsSuch) {
   Program plan = Start({"--gpu", "h100", "--set", "model.dtype=bfloat16", "--hbm", "80GiB", "--gpus-per-node", "8"});
   EXPECT_EQ(plan.Wait(), 0) << plan.Errors();

@@ -28,7 +28,7 @@ CHECKPOINT = ["README.md", "bearing.json", "chat_template.jinja", "config.json",
 class Job:
     """A finished job and where its pieces are."""
 
-    def __init__(self, folder, model, prompts, ranks, **changes):
+    def __init__(self, folder, model, prompts, ranks, /, **changes):
         self.model, self.prompts, self.out = support.TINY / model, prompts, folder / "out"
         self.file = support.write_job(folder / "job.json", self.model, prompts, **changes)
         self.done = support.run_job(self.file, self.out, ranks)
@@ -188,6 +188,24 @@ def completions(oracle, rows, ablate=None, add=None, layer=None):
             hooks.enter_context(plain_model.added(oracle.model, add, layer))
         found = generate.generate(oracle.model, oracle.tokenizer, rows, 4)
     return [oracle.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+
+
+def test_select_chooses_again_without_running(jobs, tmp_path):
+    job = jobs("llama-tied", 1)
+    direction = tmp_path / "direction.safetensors"
+    done = support.bearing("select", "--from", job.out, "-o", "json", "--direction-out", direction)
+    assert done.code == 0, done.text
+    again = json.loads(done.out)
+    assert again["selected"] == {key: job.selected[key] for key in ("layer", "position", "bypass", "induce", "kl")}
+    assert [again[key] for key in ("considered", "kept", "discarded")] == [job.table[k] for k in ("considered", "kept", "discarded")]
+    for name, tensor in load_file(direction).items():
+        assert torch.allclose(tensor, load_file(job.out / "direction.safetensors")[name], rtol=1e-6, atol=0), name
+    # Another rule, another choice: the oracle's.
+    best = min(c["kl"] for c in job.table["candidates"] if c["kl"] is not None)
+    done = support.bearing("select", "--from", job.out, "--kl-max", best, "-o", "json")
+    assert done.code == 0 and json.loads(done.out)["selected"]["kl"] == best, done.text
+    done = support.bearing("select", "--from", job.out, "--kl-max", best - 1, "-o", "json")
+    assert done.code == 1 and json.loads(done.out)["selected"] is None and "kl_max" in done.err, done.text
 
 
 def test_two_ranks_equal_one(jobs):

@@ -68,7 +68,7 @@ inline PlanRequest Request(int64_t ranks) {
   PlanRequest request;
   request.job = "test";
   request.dtype = "bfloat16";
-  request.ranks = ranks;
+  request.ranks = request.tensor_parallel = ranks;
   return request;
 }
 

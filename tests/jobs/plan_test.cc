@@ -165,6 +165,29 @@ TEST(PlanTest, SkippedStagesAreLeftOut) {
   EXPECT_DOUBLE_EQ(plan->seconds, sum);
 }
 
+// Four copies on two ranks each: the memory of two ranks, a quarter of the time of the stages that they share.
+TEST(PlanTest, ReplicasShareTheWorkNotTheMemory) {
+  const PlanModel model = LoadPlanModel("SmolLM2-135M");
+  const Workload workload = TestWorkload(model.config);
+  PlanRequest request = Request(8);
+  request.tensor_parallel = 2;
+  const auto two = MakePlan(model.config, model.layout, workload, TestMachine(), Request(2));
+  const auto eight = MakePlan(model.config, model.layout, workload, TestMachine(), request);
+  ASSERT_TRUE(two.ok() && eight.ok()) << two.status() << eight.status();
+  EXPECT_EQ(eight->peak_bytes, two->peak_bytes);
+  EXPECT_EQ(eight->shards.ranks.size(), 2u);
+  for (size_t i = 0; i < two->stages.size(); ++i) {
+    const PlanStage stage = two->stages[i].cost.stage;
+    const bool alone = stage == PlanStage::kLoad || stage == PlanStage::kVerify || stage == PlanStage::kChecksums;
+    EXPECT_NEAR(eight->stages[i].cost.work.seconds(), two->stages[i].cost.work.seconds() / (alone ? 1 : 4), 1e-9)
+        << PlanStageName(stage);
+    EXPECT_DOUBLE_EQ(eight->stages[i].cost.work.flops, two->stages[i].cost.work.flops);
+  }
+  request.tensor_parallel = 3;
+  EXPECT_EQ(MakePlan(model.config, model.layout, workload, TestMachine(), request).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
 TEST(PlanTest, ACompleteTableCostsTheWorstCase) {
   const PlanModel model = LoadPlanModel("SmolLM2-135M");
   const Workload workload = WorstCase(TestWorkload(model.config));

@@ -49,6 +49,7 @@ TEST(LoadCudaTest, GivesATenItsCudaHalf) {
   std::string why;
   EXPECT_EQ(at::hasCUDA(), CudaAvailable(&why)) << why;
   EXPECT_TRUE(c10::impl::hasDeviceGuardImpl(at::kCUDA));
+  EXPECT_EQ(at::globalContext().allowBF16ReductionCuBLAS(), at::CuBLASReductionOption::DisallowReducedPrecisionAllowSplitK);
 }
 
 TEST(CudaAvailableTest, SaysWhyNot) {

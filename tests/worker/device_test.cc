@@ -119,7 +119,8 @@ TEST_F(DeviceTest, GeneratesWhatTheCpuGenerates) {
     }
     steer::GenerationOptions options;
     options.max_new_tokens = 8;
-    auto got = steer::GenerateGreedy(decoder, tasks, options);
+    steer::Replicas alone(decoder);
+    auto got = steer::GenerateGreedy(alone, tasks, options);
     if (got.ok()) result = *std::move(got);
     return got.status();
   };

@@ -14,12 +14,15 @@
 namespace bearing::steer {
 namespace {
 
+using bearing::testing::Layout;
+using bearing::testing::OnAten;
 using bearing::testing::ReadTensors;
 using bearing::testing::RowsOf;
 using bearing::testing::RunTinyTrace;
 using bearing::testing::TinyPath;
 using bearing::testing::TraceResult;
 using bearing::testing::WithDecoder;
+using bearing::testing::WithReplicas;
 using bearing::testing::WorstRelative;
 
 Rows TinyRows(const std::string& model) { return RowsOf(ReadTensors(TinyPath("traces/" + model + ".plain.safetensors"))); }
@@ -56,27 +59,29 @@ TEST(RowBatcherTest, CutsByTokensAndSharesThePrefix) {
 TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
   const Rows rows = TinyRows("llama-tied");
   at::Tensor reference;
-  for (const int ranks : {1, 2, 4}) {
+  for (const Layout layout :
+       {Layout{1, 1}, Layout{2, 2}, Layout{4, 4}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2}, OnAten({2, 2})}) {
     for (const int64_t budget : {int64_t{8}, int64_t{4096}}) {
       at::Tensor mean;
-      const absl::Status status =
-          WithDecoder(TinyPath("llama-tied"), ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
-            ResidualMean sums;
-            const CaptureTask task = {&rows, 2, [&](const CapturedBatch& batch) {
-                                        sums.Add(batch, std::vector<bool>(batch.range.size(), true));
-                                        return absl::OkStatus();
-                                      }};
-            const absl::Status captured = CaptureResiduals(decoder, {&task, 1}, budget, rows.size() - 1);
-            if (!captured.ok()) return captured;
-            EXPECT_EQ(sums.count(), static_cast<int64_t>(rows.size()));
-            auto result = sums.Mean(decoder.comm());
-            if (!result.ok()) return result.status();
-            if (decoder.comm().rank() == 0) mean = *result;
-            return absl::OkStatus();
-          });
+      const absl::Status status = WithReplicas(TinyPath("llama-tied"), layout, [&](Replicas& replicas) -> absl::Status {
+        const sharding::ModelConfig& config = replicas.decoder().config();
+        ResidualMean sums(config.num_layers(), 2, config.d_model);
+        const CaptureTask task = {&rows, 2, [&](const CapturedBatch& batch) {
+                                    sums.Add(batch, std::vector<bool>(batch.range.size(), true));
+                                    return absl::OkStatus();
+                                  }};
+        BEARING_RETURN_IF_ERROR(CaptureResiduals(replicas, {&task, 1}, budget, rows.size() - 1));
+        if (replicas.count() == 1) {
+          EXPECT_EQ(sums.count(), static_cast<int64_t>(rows.size()));
+        }
+        BEARING_ASSIGN_OR_RETURN(const at::Tensor result, sums.Mean(replicas));
+        if (replicas.index() == replicas.count() - 1 && replicas.decoder().comm().rank() == 0) mean = result;
+        return absl::OkStatus();
+      });
       ASSERT_TRUE(status.ok()) << status;
       if (!reference.defined()) reference = mean;
-      EXPECT_LT(WorstRelative(mean, reference), 1e-4) << "ranks=" << ranks << " budget=" << budget;
+      EXPECT_LT(WorstRelative(mean, reference), 1e-4)
+          << "ranks=" << layout.ranks << " tp=" << layout.tensor_parallel << " budget=" << budget;
     }
   }
   // The last position's mean against the golden residuals.
@@ -86,14 +91,15 @@ TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
 }
 
 TEST(ResidualMeanTest, NothingKeptIsAnError) {
-  ResidualMean mean;
+  ResidualMean mean(3, 1, 4);
   CapturedBatch batch;
   batch.range = {0, 2};
   batch.own = {0, 1};
   batch.residual_NLPD = at::ones({2, 3, 1, 4});
   mean.Add(batch, {false, false});
-  comm::SelfCommunicator alone;
-  EXPECT_EQ(mean.Mean(alone).status().code(), absl::StatusCode::kFailedPrecondition);
+  const absl::Status status = WithReplicas(TinyPath("llama-tied"), {2, 1},
+                                           [&](Replicas& replicas) -> absl::Status { return mean.Mean(replicas).status(); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(ConceptMetricTest, DerivesTokensSaidOnOneSideOnly) {
@@ -150,44 +156,67 @@ TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
   });
   ASSERT_TRUE(plain.ok()) << plain;
 
-  struct Layout {
-    int ranks;
-    model::Residency residency;
-    int64_t stream_tokens;
-    bool aten_ops = false;  // What runs on a device, here on the CPU.
-  };
-  for (const Layout layout :
-       {Layout{1, model::Residency::kResident, 0}, Layout{2, model::Residency::kResident, 0},
-        Layout{3, model::Residency::kResident, 0}, Layout{1, model::Residency::kStreamed, 1 << 16},
-        Layout{2, model::Residency::kStreamed, 1 << 16}, Layout{2, model::Residency::kStreamed, 60},
-        Layout{1, model::Residency::kResident, 0, true}, Layout{2, model::Residency::kStreamed, 60, true}}) {
+  constexpr auto kStreamed = model::Residency::kStreamed;
+  for (const Layout layout : {Layout{1, 1}, Layout{2, 2}, Layout{3, 3}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2},
+                              Layout{1, 1, kStreamed}, Layout{2, 2, kStreamed}, Layout{2, 1, kStreamed},
+                              Layout{2, 2, kStreamed, 60}, OnAten({1, 1}), OnAten({2, 2, kStreamed, 60})}) {
     for (const int64_t budget : {int64_t{20}, int64_t{100}, int64_t{4096}}) {
-      const auto body = [&](model::Decoder& decoder) -> absl::Status {
-        CandidateScorer scorer(decoder, positive, negative, tokens, budget);
+      const auto body = [&](Replicas& replicas) -> absl::Status {
+        CandidateScorer scorer(replicas, positive, negative, tokens, budget);
         BEARING_RETURN_IF_ERROR(scorer.RunBaseline());
-        std::vector<int> seen(candidates.size(), 0);
-        const auto expect = [&](const std::vector<double>& want, const char* what) {
-          return [&seen, &want, what](size_t c, double score) {
-            EXPECT_NEAR(score, want[c], 1e-3) << what << " candidate " << c;
-            ++seen[c];
-            return absl::OkStatus();
-          };
+        double last_share = 0;
+        const auto progress = [&](double share) {
+          EXPECT_GT(share, last_share);
+          EXPECT_LE(share, 1 + 1e-9);
+          last_share = share;
+          return absl::OkStatus();
         };
-        BEARING_RETURN_IF_ERROR(scorer.ScoreInduce(candidates, expect(induce, "induce")));
-        BEARING_RETURN_IF_ERROR(scorer.ScoreKl(candidates, expect(kl, "kl")));
-        BEARING_RETURN_IF_ERROR(scorer.ScoreBypass(candidates, expect(bypass, "bypass")));
-        EXPECT_THAT(seen, ::testing::Each(3));
-        if (layout.stream_tokens == 1 << 16) {
+        const auto expect = [&](const CandidateScorer::Scores& got, const std::vector<double>& want) {
+          EXPECT_TRUE(got.ok()) << got.status();
+          if (got.ok()) {
+            EXPECT_THAT(*got, ::testing::Pointwise(::testing::DoubleNear(1e-3), want));
+          }
+          last_share = 0;
+        };
+        expect(scorer.ScoreInduce(candidates, progress), induce);
+        const CandidateScorer::Scores first = scorer.ScoreKl(candidates, progress);
+        expect(first, kl);
+        expect(scorer.ScoreBypass(candidates, progress), bypass);
+        if (layout.residency == kStreamed && layout.stream_tokens == 1 << 16) {
           // Four stages; behind the last layer the first is read ahead once.
-          EXPECT_EQ(decoder.layers_read(), 4 * decoder.config().num_layers() + 1);
+          EXPECT_EQ(replicas.decoder().layers_read(), 4 * replicas.decoder().config().num_layers() + 1);
         }
-        return scorer.ScoreInduce({}, expect(induce, "none"));
+        if (layout.stream_tokens == 60) {
+          EXPECT_GT(replicas.decoder().layers_read(), 4 * replicas.decoder().config().num_layers() + 1) << "not split";
+        }
+        // Whoever draws what, the same layout gives the same bits.
+        EXPECT_EQ(*scorer.ScoreKl(candidates), *first);
+        return scorer.ScoreInduce({}).status();
       };
-      const absl::Status status = WithDecoder(folder, layout.ranks, at::kFloat, body, model::GemmPath::kPlain, layout.residency,
-                                              layout.stream_tokens, layout.aten_ops);
+      const absl::Status status = WithReplicas(folder, layout, body);
       ASSERT_TRUE(status.ok()) << status;
     }
   }
+}
+
+// A replica that is told to stop stops the others, and all say why.
+TEST(CandidateScorerTest, OneReplicaStopsAll) {
+  const Rows rows = TinyRows("qwen2-untied");
+  const absl::Status status = WithReplicas(TinyPath("qwen2-untied"), {4, 2}, [&](Replicas& replicas) -> absl::Status {
+    std::vector<CandidateVector> candidates(9);
+    for (CandidateVector& c : candidates) c.direction = RandomUnit(replicas.decoder().config().d_model, 1);
+    CandidateScorer scorer(replicas, rows, rows, {5}, /*budget=*/20);
+    BEARING_RETURN_IF_ERROR(scorer.RunBaseline());
+    const absl::Status stopped =
+        scorer
+            .ScoreBypass(candidates,
+                         [&](double) { return replicas.index() == 1 ? absl::CancelledError("told to") : absl::OkStatus(); })
+            .status();
+    // Replica 1 may have got nothing to do.
+    EXPECT_TRUE(stopped.ok() || absl::IsCancelled(stopped)) << stopped;
+    return scorer.ScoreBypass(candidates).status();  // And the replicas are in step.
+  });
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 // Greedy tokens against a whole forward for each token, with interventions, several layouts and wave sizes.
@@ -220,22 +249,20 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
     return absl::OkStatus();
   });
   ASSERT_TRUE(plain.ok()) << plain;
-  for (const auto& [ranks, aten_ops] : {std::pair{1, false}, std::pair{2, false}, std::pair{1, true}, std::pair{2, true}}) {
+  for (const Layout layout : {Layout{1, 1}, Layout{2, 2}, Layout{2, 2, model::Residency::kStreamed}, Layout{2, 1}, Layout{4, 2},
+                              OnAten({1, 1}), OnAten({2, 2, model::Residency::kStreamed})}) {
     for (const int64_t budget : {int64_t{16}, int64_t{4096}}) {
-      const absl::Status status = WithDecoder(
-          folder, ranks, at::kFloat,
-          [&, ranks = ranks, aten_ops = aten_ops](model::Decoder& decoder) -> absl::Status {
-            std::vector<GenerationTask> tasks;
-            for (const auto& intervention : interventions) tasks.push_back({&rows, intervention});
-            GenerationOptions options;
-            options.max_new_tokens = kNew;
-            options.budget = budget;
-            BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(decoder, tasks, options));
-            EXPECT_EQ(got, want) << "ranks=" << ranks << " budget=" << budget << " aten=" << aten_ops;
-            return absl::OkStatus();
-          },
-          model::GemmPath::kPlain, ranks == 2 && budget > 16 ? model::Residency::kStreamed : model::Residency::kResident,
-          1 << 16, aten_ops);
+      const absl::Status status = WithReplicas(folder, layout, [&](Replicas& replicas) -> absl::Status {
+        std::vector<GenerationTask> tasks;
+        for (const auto& intervention : interventions) tasks.push_back({&rows, intervention});
+        GenerationOptions options;
+        options.max_new_tokens = kNew;
+        options.budget = budget;
+        BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(replicas, tasks, options));
+        EXPECT_EQ(got, want) << "ranks=" << layout.ranks << " tp=" << layout.tensor_parallel << " budget=" << budget
+                             << " aten=" << layout.aten_ops;
+        return absl::OkStatus();
+      });
       ASSERT_TRUE(status.ok()) << status;
     }
   }

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -15,13 +16,20 @@
 
 #include "sharding/checkpoint_reader.h"
 #include "sharding/safetensors.h"
+#include "sharding/status_macros.h"
 #include "worker/comm/thread_communicator.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
 namespace bearing::testing {
 
-inline std::string TinyPath(const std::string& name) { return std::string(BEARING_SOURCE_DIR) + "/tests/golden/tiny/" + name; }
+// Where they lie; a program that was carried elsewhere is told by a variable (scripts/pack_gpu).
+inline std::string TinyPath(const std::string& name) {
+  const char* carried = std::getenv("BEARING_TINY_MODELS");
+  return carried != nullptr ? std::string(carried) + "/" + name
+                            : std::string(BEARING_SOURCE_DIR) + "/tests/golden/tiny/" + name;
+}
 
 // All F32 and I64 tensors of a small safetensors file.
 inline std::map<std::string, at::Tensor> ReadTensors(const std::string& path) {
@@ -78,6 +86,40 @@ inline absl::Status WithDecoder(const std::string& folder, int ranks, at::Scalar
     auto decoder = model::Decoder::Load(**reader, *plan, comm, options);
     if (!decoder.ok()) return decoder.status();
     return body(**decoder);
+  });
+}
+
+// How ranks hold a model.
+struct Layout {
+  int ranks = 1;
+  int tensor_parallel = 1;  // The rest are replicas.
+  model::Residency residency = model::Residency::kResident;
+  int64_t stream_tokens = 1 << 16;
+  bool aten_ops = false;  // What runs on a device, here on the CPU.
+};
+
+// The layout with the operations of ATen.
+inline Layout OnAten(Layout layout) {
+  layout.aten_ops = true;
+  return layout;
+}
+
+// Runs `body` in fp32 with all replicas of the layout on thread ranks.
+inline absl::Status WithReplicas(const std::string& folder, const Layout& layout,
+                                 const std::function<absl::Status(steer::Replicas&)>& body) {
+  return comm::RunThreadRanks(layout.ranks, [&](comm::Communicator& world) -> absl::Status {
+    BEARING_ASSIGN_OR_RETURN(comm::Grid grid, comm::MakeGrid(world, layout.tensor_parallel));
+    BEARING_ASSIGN_OR_RETURN(const auto reader, sharding::CheckpointReader::Open(folder));
+    BEARING_ASSIGN_OR_RETURN(const auto plan,
+                             sharding::MakeShardPlan(reader->config(), reader->layout(), layout.tensor_parallel));
+    model::DecoderOptions options;
+    options.gemm_path = model::GemmPath::kPlain;
+    options.residency = layout.residency;
+    options.stream_tokens = layout.stream_tokens;
+    options.aten_ops = layout.aten_ops;
+    BEARING_ASSIGN_OR_RETURN(const auto decoder, model::Decoder::Load(*reader, plan, *grid.tensor_parallel, options));
+    BEARING_ASSIGN_OR_RETURN(const auto replicas, steer::Replicas::Make(*decoder, grid));
+    return body(*replicas);
   });
 }
 

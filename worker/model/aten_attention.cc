@@ -12,8 +12,8 @@
 namespace bearing::model {
 namespace {
 
-constexpr int64_t kKeysMultiple = 16;              // Fused kernels read masks in blocks of so many keys.
-constexpr int64_t kLittleWork = int64_t{1} << 16;  // Pairs of query and key a bucket may waste in any case.
+constexpr int64_t kKeysMultiple = 16;     // Fused kernels read masks in blocks of so many keys.
+constexpr int64_t kLittleWork = 64 * 64;  // Pairs of query and key that a row may be padded by in any case.
 
 int64_t NumKeys(const AttentionRow& row) {
   int64_t n = 0;
@@ -56,24 +56,17 @@ std::vector<std::vector<size_t>> BucketRows(absl::Span<const AttentionRow> rows)
   std::vector<std::vector<size_t>> buckets;
   int64_t queries = 0;
   int64_t keys = 0;
-  int64_t real = 0;
   for (const size_t i : order) {
-    const int64_t more_queries = std::max(queries, rows[i].num_queries);
-    const int64_t more_keys = std::max(keys, NumKeys(rows[i]));
-    if (!buckets.empty()) {
-      const int64_t padded = static_cast<int64_t>(buckets.back().size() + 1) * more_queries * more_keys;
-      if (padded <= 2 * (real + work(i)) + kLittleWork) {
-        buckets.back().push_back(i);
-        queries = more_queries;
-        keys = more_keys;
-        real += work(i);
-        continue;
-      }
+    queries = std::max(queries, rows[i].num_queries);
+    keys = std::max(keys, NumKeys(rows[i]));
+    // This row has the least work of its bucket: if it is not padded too much, none is.
+    if (!buckets.empty() && queries * keys <= 2 * work(i) + kLittleWork) {
+      buckets.back().push_back(i);
+      continue;
     }
     buckets.push_back({i});
     queries = rows[i].num_queries;
     keys = NumKeys(rows[i]);
-    real = work(i);
   }
   for (std::vector<size_t>& bucket : buckets) std::sort(bucket.begin(), bucket.end());
   return buckets;

@@ -18,8 +18,8 @@
 
 namespace bearing::model {
 
-// Rows put together so that padding at most doubles the work: indices into the list of rows, ascending in each bucket. Rows of
-// little work share a bucket whatever their sizes, since starting another one costs more. Pure.
+// Rows put together so that padding at most doubles the work of each: indices into the list of rows, ascending in each bucket.
+// Rows of little work share a bucket whatever their sizes, since starting another one costs more. Pure.
 std::vector<std::vector<size_t>> BucketRows(absl::Span<const AttentionRow> rows);
 
 // How rows attend, worked out when first needed and used by all layers of a pass. Not thread-safe.

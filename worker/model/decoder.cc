@@ -25,14 +25,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const sharding::Checkpoin
   decoder->ops_ = options.aten_ops ? &AtenOps() : &OpsFor(comm.device());
   const sharding::ModelConfig& config = reader.config();
   if (decoder->ops_ == &CpuOps()) {  // The other paths are of the CPU.
-    // All ranks take the path that rank 0 measured: the same layout must give the same bits on all.
+    // All ranks take rank 0's path, should their processors differ.
     std::string name;
-    if (comm.rank() == 0) {
-      name = GemmPathName(options.gemm_path.has_value()
-                              ? *options.gemm_path
-                              : ChooseGemmPath(options.dtype, config.d_model,
-                                               2 * std::max(plan.ranks[0].mlp.size(), plan.ranks[0].expert.size())));
-    }
+    if (comm.rank() == 0) name = GemmPathName(options.gemm_path.value_or(ChooseGemmPath(options.dtype)));
     BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(name, 0));
     decoder->gemm_path_ = GemmPathFromName(name).value_or(GemmPath::kPlain);
   }
@@ -45,6 +40,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const sharding::Checkpoin
 absl::Status Decoder::LoadWeights(const DecoderOptions& options) {
   const WeightLoader loader(reader_, plan_, comm_.rank(), dtype_, gemm_path_, device());
   stream_tokens_ = options.stream_tokens;
+  split_ = options.split;
   const int64_t steps = config().num_layers() + 1;
   BEARING_ASSIGN_OR_RETURN(ends_, loader.LoadEnds());
   options.progress(1, steps);

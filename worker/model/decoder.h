@@ -33,13 +33,15 @@ namespace bearing::model {
 
 struct DecoderOptions {
   at::ScalarType dtype = at::kFloat;  // kFloat or kBFloat16.
-  // Unset: measured by rank 0 and shared with all.
+  // Unset: ChooseGemmPath of rank 0, for all.
   std::optional<GemmPath> gemm_path;
   Residency residency = Residency::kResident;
   // Operations of ATen on the CPU as well (ops.h): what runs on a device, for tests. Products take the plain path then.
   bool aten_ops = false;
   // Streamed: tokens that go through a layer together at the most, so that their residuals fit.
   int64_t stream_tokens = int64_t{1} << 16;
+  // Streamed: told when passes do not fit together and the weights are therefore read so many times for them.
+  std::function<void(int64_t parts)> split = [](int64_t) {};
   std::function<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {};
 };
 
@@ -68,6 +70,23 @@ struct Pass {
   std::function<absl::Status(const at::Tensor& x_ND)> done;
 };
 
+// How RunPasses shares its work and tells of it.
+struct PassControl {
+  // Asked once for each pass that comes to an end (has no branches), in the order of PassOrder: does this rank's replica run
+  // it? A trunk then goes as far as the branches that are run need. Every rank of the replica must answer alike. Empty = all.
+  std::function<absl::StatusOr<bool>(size_t pass)> claim;
+
+  // Called as the work advances (after a pass; in a stream after a layer) with the share of it that is done, 0 to 1, on every
+  // rank. A bad status stops.
+  std::function<absl::Status(double share)> progress;
+};
+
+// The passes that come to an end, in the order in which RunPasses takes them.
+std::vector<size_t> PassOrder(absl::Span<const Pass> passes);
+
+// What a pass costs beside others, a trunk left out: tokens times blocks.
+double PassCost(const Pass& pass, int64_t num_layers);
+
 class Decoder {
  public:
   // `reader` and `comm` must outlive the decoder. Weights and activations lie on the communicator's device.
@@ -81,7 +100,7 @@ class Decoder {
 
   // Runs every pass to its end. Resident: one after the other, branches where they leave their parent. Streamed: all go through
   // a layer together, so that each layer is read once, or once for every `stream_tokens` tokens.
-  absl::Status RunPasses(absl::Span<Pass> passes);
+  absl::Status RunPasses(absl::Span<Pass> passes, const PassControl& control = {});
 
   // This rank's columns of the logits, fp32. x [N, D] -> [N, V].
   at::Tensor LocalLogits(const at::Tensor& x_ND) const;
@@ -124,8 +143,10 @@ class Decoder {
   struct Active;
   absl::StatusOr<Active> Start(Pass& pass, const at::Tensor* parent_x);
   absl::Status Finish(Active& active);
-  absl::Status RunBranching(absl::Span<Pass> passes, size_t root, absl::Span<const size_t> branches);
-  absl::Status RunLayerByLayer(absl::Span<Pass> passes, absl::Span<const size_t> chosen);
+  absl::Status RunResident(absl::Span<Pass> passes, const PassControl& control);
+  absl::Status RunStreamed(absl::Span<Pass> passes, const PassControl& control);
+  absl::Status RunLayerByLayer(absl::Span<Pass> passes, absl::Span<const size_t> chosen,
+                               const std::function<absl::Status(int64_t layers)>& progress);
 
   absl::Status RunBlock(const LayerWeights& weights, const BatchView& view, int64_t layer, const RunOptions& options,
                         at::Tensor& x);
@@ -143,6 +164,7 @@ class Decoder {
   GemmPath gemm_path_ = GemmPath::kPlain;
   const Ops* ops_ = nullptr;
   int64_t stream_tokens_ = 0;
+  std::function<void(int64_t)> split_;
   EndWeights ends_;
   std::unique_ptr<LayerStore> layers_;
   mutable std::vector<RopeTable> ropes_;  // As the config's; they grow with the longest sequence seen.

@@ -60,12 +60,12 @@ void LoadQueue::StartLoading() {
   computed_->block(*stream_);
 }
 
-LoadQueue::LoadScope::LoadScope(LoadQueue& queue) : queue_(queue) {
-  if (queue_.stream_.has_value()) guard_.emplace(*queue_.stream_);
+void LoadQueue::EnterLoading(std::optional<c10::StreamGuard>& guard) const {
+  if (stream_.has_value()) guard.emplace(*stream_);
 }
 
-LoadQueue::LoadScope::~LoadScope() {
-  if (queue_.stream_.has_value()) queue_.loaded_->record(*queue_.stream_);
+void LoadQueue::FinishLoading() {
+  if (stream_.has_value()) loaded_->record(*stream_);
 }
 
 void LoadQueue::UseLoaded() {

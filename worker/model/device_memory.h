@@ -32,7 +32,7 @@ std::vector<at::Tensor> SendLists(absl::Span<const std::vector<int64_t>> lists, 
 void Synchronize(const at::Device& device);
 
 // A queue of work of the device beside the one that computes, for one thread that loads what another one computes with. The
-// memory of tensors that are made in a LoadScope belongs to this queue: when they are freed, what is loaded next may lie there.
+// memory of tensors that are made while loading belongs to this queue: when they are freed, what is loaded next may lie there.
 // So the computing thread frees them, calls StartLoading, and only then lets the other thread load again.
 class LoadQueue {
  public:
@@ -41,20 +41,12 @@ class LoadQueue {
   // Computing thread: what is loaded from here on comes after all it has given to the device so far.
   void StartLoading();
 
-  // Loading thread: what the thread gives to the device while the scope lives goes to this queue.
-  class LoadScope {
-   public:
-    explicit LoadScope(LoadQueue& queue);
-    ~LoadScope();
-    LoadScope(const LoadScope&) = delete;
-    LoadScope& operator=(const LoadScope&) = delete;
+  // Loading thread: fills `guard`; what the thread gives to the device while that lives goes to this queue.
+  void EnterLoading(std::optional<c10::StreamGuard>& guard) const;
+  // Loading thread, when all is given.
+  void FinishLoading();
 
-   private:
-    LoadQueue& queue_;
-    std::optional<c10::StreamGuard> guard_;
-  };
-
-  // Computing thread, after the scope has ended: what it gives to the device from here on comes after what was loaded.
+  // Computing thread, after that: what it gives to the device from here on comes after what was loaded.
   void UseLoaded();
 
  private:

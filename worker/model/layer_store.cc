@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <future>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -60,8 +61,11 @@ class StreamedLayers final : public LayerStore {
     next_ = std::async(std::launch::async, [this, layer]() -> absl::StatusOr<LayerWeights> {
       at::set_num_threads(1);  // Of this thread: the cores belong to the products.
       try {
-        const LoadQueue::LoadScope scope(queue_);
-        return loader_.LoadLayer(layer);
+        std::optional<c10::StreamGuard> guard;
+        queue_.EnterLoading(guard);
+        absl::StatusOr<LayerWeights> weights = loader_.LoadLayer(layer);
+        queue_.FinishLoading();
+        return weights;
       } catch (const c10::Error& error) {
         return absl::InternalError(absl::StrCat("libtorch, reading layer ", layer, ": ", error.what_without_backtrace()));
       } catch (const std::bad_alloc&) {

@@ -2,10 +2,8 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/cpu/Utils.h>
 
-#include <algorithm>
-#include <chrono>
-#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -36,15 +34,24 @@ at::Tensor MultiplyPacked(const at::Tensor& x, const at::Tensor& packed, const a
 bool IsPacked(GemmPath path) { return path == GemmPath::kPacked || path == GemmPath::kWidenedPacked; }
 bool IsWidened(GemmPath path) { return path == GemmPath::kWidened || path == GemmPath::kWidenedPacked; }
 
-double BestSeconds(const Linear& linear, const at::Tensor& x) {
-  double best = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < 4; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    linear.Forward(x);
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    if (i > 0) best = std::min(best, took.count());
+// Does the processor multiply bf16 itself? Emulated, that is several times slower than fp32.
+bool HasBf16Arithmetic() {
+  const auto capabilities = at::cpu::get_cpu_capabilities();
+  for (const char* name : {"avx512_bf16", "amx_bf16", "bf16", "sve_bf16"}) {
+    const auto found = capabilities.find(name);
+    if (found != capabilities.end() && found->second.isBool() && found->second.toBool()) return true;
   }
-  return best;
+  return false;
+}
+
+// Does this build of libtorch pack weights of this type on this processor?
+bool CanPack(at::ScalarType dtype, GemmPath path) {
+  try {
+    const Linear tried(at::ones({16, 16}), at::Tensor(), dtype, path);
+    return tried.Forward(at::ones({4, 16}, dtype)).defined();
+  } catch (const c10::Error&) {
+    return false;
+  }
 }
 
 }  // namespace
@@ -70,25 +77,11 @@ std::optional<GemmPath> GemmPathFromName(const std::string& name) {
   return std::nullopt;
 }
 
-GemmPath ChooseGemmPath(at::ScalarType dtype, int64_t in, int64_t out) {
-  const at::Tensor weight = at::randn({out, in}, at::kFloat);
-  const at::Tensor x = at::randn({256, in}, at::kFloat).to(dtype);
-  std::vector<GemmPath> paths = {GemmPath::kPlain, GemmPath::kPacked};
-  if (dtype == at::kBFloat16) paths.insert(paths.end(), {GemmPath::kWidened, GemmPath::kWidenedPacked});
-  GemmPath best = GemmPath::kPlain;
-  double best_seconds = std::numeric_limits<double>::infinity();
-  for (const GemmPath path : paths) {
-    try {
-      const double seconds = BestSeconds(Linear(weight, at::Tensor(), dtype, path), x);
-      if (seconds < best_seconds * 0.95) {
-        best = path;
-        best_seconds = seconds;
-      }
-    } catch (const c10::Error&) {
-      // The processor lacks what this path needs: it is out.
-    }
-  }
-  return best;
+GemmPath ChooseGemmPath(at::ScalarType dtype) {
+  const bool widen = dtype == at::kBFloat16 && !HasBf16Arithmetic();
+  const GemmPath packed = widen ? GemmPath::kWidenedPacked : GemmPath::kPacked;
+  if (CanPack(dtype, packed)) return packed;
+  return widen ? GemmPath::kWidened : GemmPath::kPlain;
 }
 
 Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype, GemmPath path)

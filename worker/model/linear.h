@@ -1,7 +1,7 @@
 // y = x W^T + b with a weight that is prepared once for many products.
 //
-// Which product is fastest differs by processor, so it is measured, not guessed (ChooseGemmPath). On processors without bf16
-// arithmetic, bf16 weights are kept widened to fp32: inputs and outputs are still rounded to bf16, sums are fp32.
+// Weights are packed where libtorch can. On processors without bf16 arithmetic, bf16 weights are kept widened to fp32: inputs
+// and outputs are still rounded to bf16, sums are fp32.
 #ifndef BEARING_WORKER_MODEL_LINEAR_H_
 #define BEARING_WORKER_MODEL_LINEAR_H_
 
@@ -21,9 +21,9 @@ enum class GemmPath {
 const char* GemmPathName(GemmPath path);
 std::optional<GemmPath> GemmPathFromName(const std::string& name);
 
-// Times the paths that run on this processor on [256, in] x [in, out] and returns the fastest; a plain path is preferred unless
-// another is at least 5 % faster. Takes some tens of milliseconds. `dtype` is kFloat or kBFloat16.
-GemmPath ChooseGemmPath(at::ScalarType dtype, int64_t in, int64_t out);
+// By what processor and libtorch can do, not by measuring: the same machine then computes the same bits in each run. `dtype` is
+// kFloat or kBFloat16.
+GemmPath ChooseGemmPath(at::ScalarType dtype);
 
 class Linear {
  public:

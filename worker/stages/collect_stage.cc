@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "jobs/conversation_check.h"
@@ -23,7 +22,8 @@ struct Side {
   std::string name;
   PromptRows train, validation;
   std::vector<steer::CapturedBatch> pending, pending_validation;  // Kept until the metric's tokens are known.
-  at::Tensor probability_sum_V;                                   // This rank's columns, fp64.
+  at::Tensor probability_sum_V;                                   // This rank's columns, fp64; then all.
+  at::Tensor metric_train, metric_validation;                     // Of each prompt, fp64.
   steer::ResidualMean mean;
   std::vector<int> kept_train, kept_validation;
   double probability_of(int64_t id) const {
@@ -35,21 +35,23 @@ bool Keep(bool filter, bool positive, double metric) { return !filter || (positi
 
 class CollectStage {
  public:
-  CollectStage(JobContext& context, model::Decoder& decoder) : context_(context), decoder_(decoder) {}
+  CollectStage(JobContext& context, steer::Replicas& replicas)
+      : context_(context), replicas_(replicas), decoder_(replicas.decoder()) {}
 
   absl::StatusOr<StageFiles> Run() {
     BEARING_ASSIGN_OR_RETURN(post_, FindPostInstruction(context_));
     const bearing::v1::Prompts& prompts = context_.spec.prompts();
     BEARING_RETURN_IF_ERROR(Load(prompts.positive(), "positive", sides_[0]));
     BEARING_RETURN_IF_ERROR(Load(prompts.negative(), "negative", sides_[1]));
-    const bool filter = context_.spec.collect().filter();
-    for (const Side& side : sides_) {
-      total_ += static_cast<int64_t>(side.train.rows.size() + (filter ? side.validation.rows.size() : 0));
-    }
+    for (Side& side : sides_) Prepare(side);
     BEARING_RETURN_IF_ERROR(ResolveTokens());
     BEARING_RETURN_IF_ERROR(Capture());
     BEARING_RETURN_IF_ERROR(DeriveTokens());
-    for (Side& side : sides_) BEARING_RETURN_IF_ERROR(TakePending(side));
+    // Local to a replica until here.
+    absl::Status taken;
+    for (Side& side : sides_) taken.Update(TakePending(side));
+    BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context_.comm, taken));
+    for (Side& side : sides_) BEARING_RETURN_IF_ERROR(KeepPrompts(side));
     return Write();
   }
 
@@ -67,6 +69,18 @@ class CollectStage {
     return CheckEndings(side.validation.rows, post_, name + " validation");
   }
 
+  bool filter() const { return context_.spec.collect().filter(); }
+
+  void Prepare(Side& side) {
+    const auto zeros = [](size_t n) { return at::zeros({static_cast<int64_t>(n)}, at::kDouble); };
+    side.metric_train = zeros(side.train.rows.size());
+    side.metric_validation = zeros(side.validation.rows.size());
+    side.probability_sum_V = zeros(decoder_.local_vocab().size()).to(decoder_.device());
+    const sharding::ModelConfig& config = decoder_.config();
+    side.mean = steer::ResidualMean(config.num_layers(), static_cast<int64_t>(post_.ids.size()), config.d_model);
+    total_ += static_cast<int64_t>(side.train.rows.size() + (filter() ? side.validation.rows.size() : 0));
+  }
+
   // Token ids of the job file, or of its texts; none = to be derived.
   absl::Status ResolveTokens() {
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json ids, context_.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
@@ -82,43 +96,30 @@ class CollectStage {
 
   // Everything that the model runs for this stage, at once: streamed weights are then read once.
   absl::Status Capture() {
-    const bool filter = context_.spec.collect().filter();
     std::vector<steer::CaptureTask> tasks;
     for (Side& side : sides_) {
       tasks.push_back({&side.train.rows, static_cast<int>(post_.ids.size()),
                        [this, &side](const steer::CapturedBatch& batch) { return TakeTrain(side, batch); }});
-      if (!filter) {
-        side.kept_validation.resize(side.validation.rows.size());
-        std::iota(side.kept_validation.begin(), side.kept_validation.end(), 0);
-        continue;
-      }
+      if (!filter()) continue;
       tasks.push_back({&side.validation.rows, /*num_positions=*/0,
                        [this, &side](const steer::CapturedBatch& batch) { return TakeValidation(side, batch); }});
     }
-    return steer::CaptureResiduals(decoder_, tasks, context_.token_budget, MaxRows());
+    const auto progress = [&](double share) { return context_.StepInReplica(STAGE_COLLECT, share, total_, "prompts"); };
+    return steer::CaptureResiduals(replicas_, tasks, context_.token_budget, MaxRows(), progress);
   }
 
   absl::Status TakeTrain(Side& side, const steer::CapturedBatch& batch) {
     BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
-    const at::Tensor sum = at::sum(p, 0, false, at::kDouble);
-    side.probability_sum_V = side.probability_sum_V.defined() ? side.probability_sum_V + sum : sum;
-    if (derived_) {
-      side.pending.push_back(batch);
-    } else {
-      BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
-    }
-    done_ += static_cast<int64_t>(batch.range.size());
-    return context_.Step(STAGE_COLLECT, done_, total_, "prompts", side.name + " train");
+    side.probability_sum_V.add_(at::sum(p, 0, false, at::kDouble));
+    if (!derived_) return AddToMean(side, batch, p);
+    side.pending.push_back(batch);
+    return absl::OkStatus();
   }
 
   absl::Status TakeValidation(Side& side, const steer::CapturedBatch& batch) {
-    if (derived_) {
-      side.pending_validation.push_back(batch);
-    } else {
-      BEARING_RETURN_IF_ERROR(FilterValidation(side, batch));
-    }
-    done_ += static_cast<int64_t>(batch.range.size());
-    return context_.Step(STAGE_COLLECT, done_, total_, "prompts", side.name + " validation");
+    if (!derived_) return MeasureValidation(side, batch);
+    side.pending_validation.push_back(batch);
+    return absl::OkStatus();
   }
 
   // What waited for the metric's tokens.
@@ -128,14 +129,15 @@ class CollectStage {
       BEARING_RETURN_IF_ERROR(AddToMean(side, batch, p));
     }
     side.pending.clear();
-    for (const steer::CapturedBatch& batch : side.pending_validation) BEARING_RETURN_IF_ERROR(FilterValidation(side, batch));
+    for (const steer::CapturedBatch& batch : side.pending_validation) BEARING_RETURN_IF_ERROR(MeasureValidation(side, batch));
     side.pending_validation.clear();
     return absl::OkStatus();
   }
 
   absl::Status DeriveTokens() {
     for (Side& side : sides_) {
-      BEARING_ASSIGN_OR_RETURN(side.probability_sum_V, decoder_.comm().AllGather(side.probability_sum_V.contiguous()));
+      BEARING_RETURN_IF_ERROR(replicas_.Sum(side.probability_sum_V));
+      BEARING_ASSIGN_OR_RETURN(side.probability_sum_V, decoder_.comm().AllGather(side.probability_sum_V));
     }
     if (!derived_) return absl::OkStatus();
     const auto n = [](const Side& side) { return static_cast<double>(side.train.rows.size()); };
@@ -155,21 +157,35 @@ class CollectStage {
     BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, steer::ConceptMetric(decoder_, p, tokens_));
     std::vector<bool> keep(metric.size());
     for (size_t i = 0; i < metric.size(); ++i) {
-      keep[i] = Keep(context_.spec.collect().filter(), &side == &sides_[0], metric[i]);
-      if (keep[i]) side.kept_train.push_back(static_cast<int>(batch.range.begin + i));
+      keep[i] = Keep(filter(), &side == &sides_[0], metric[i]);
+      side.metric_train[static_cast<int64_t>(batch.range.begin + i)] = metric[i];
     }
     side.mean.Add(batch, keep);
     return absl::OkStatus();
   }
 
-  absl::Status FilterValidation(Side& side, const steer::CapturedBatch& batch) {
+  absl::Status MeasureValidation(Side& side, const steer::CapturedBatch& batch) {
     BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
     BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, steer::ConceptMetric(decoder_, p, tokens_));
     for (size_t i = 0; i < metric.size(); ++i) {
-      if (Keep(/*filter=*/true, &side == &sides_[0], metric[i])) {
-        side.kept_validation.push_back(static_cast<int>(batch.range.begin + i));
-      }
+      side.metric_validation[static_cast<int64_t>(batch.range.begin + i)] = metric[i];
     }
+    return absl::OkStatus();
+  }
+
+  // Which prompts pass the filter, from the metrics of all replicas.
+  absl::Status KeepPrompts(Side& side) {
+    BEARING_RETURN_IF_ERROR(replicas_.Sum(side.metric_train));
+    BEARING_RETURN_IF_ERROR(replicas_.Sum(side.metric_validation));
+    const auto kept = [&](const at::Tensor& metric) {
+      std::vector<int> which;
+      for (int64_t i = 0; i < metric.size(0); ++i) {
+        if (Keep(filter(), &side == &sides_[0], metric.const_data_ptr<double>()[i])) which.push_back(static_cast<int>(i));
+      }
+      return which;
+    };
+    side.kept_train = kept(side.metric_train);
+    side.kept_validation = kept(side.metric_validation);
     return absl::OkStatus();
   }
 
@@ -186,8 +202,8 @@ class CollectStage {
             "; use prompts the model answers more clearly, name concept.tokens, or set collect.filter: false"));
       }
     }
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor positive, sides_[0].mean.Mean(decoder_.comm()));
-    BEARING_ASSIGN_OR_RETURN(const at::Tensor negative, sides_[1].mean.Mean(decoder_.comm()));
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor positive, sides_[0].mean.Mean(replicas_));
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor negative, sides_[1].mean.Mean(replicas_));
     const at::Tensor difference = positive - negative;
     BEARING_RETURN_IF_ERROR(context_.OnRank0([&]() -> absl::Status {
       const std::vector<int64_t> shape = difference.sizes().vec();
@@ -226,20 +242,20 @@ class CollectStage {
   }
 
   JobContext& context_;
+  steer::Replicas& replicas_;
   model::Decoder& decoder_;
   PostInstruction post_;
   Side sides_[2];
   std::vector<int32_t> tokens_;
   bool derived_ = false;
-  int64_t done_ = 0;
   int64_t total_ = 0;
 };
 
 }  // namespace
 
 absl::StatusOr<StageFiles> RunCollect(JobContext& context) {
-  BEARING_ASSIGN_OR_RETURN(model::Decoder * decoder, context.GetDecoder());
-  return CollectStage(context, *decoder).Run();
+  BEARING_ASSIGN_OR_RETURN(steer::Replicas * replicas, context.GetReplicas());
+  return CollectStage(context, *replicas).Run();
 }
 
 }  // namespace bearing::worker

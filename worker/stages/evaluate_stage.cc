@@ -78,7 +78,7 @@ absl::Status WriteCompletions(JobContext& context, const std::vector<Condition>&
 }  // namespace
 
 absl::StatusOr<StageFiles> RunEvaluate(JobContext& context) {
-  BEARING_ASSIGN_OR_RETURN(model::Decoder * decoder, context.GetDecoder());
+  BEARING_ASSIGN_OR_RETURN(steer::Replicas * replicas, context.GetReplicas());
   BEARING_ASSIGN_OR_RETURN(const ChosenDirection direction, LoadChosenDirection(context));
   const bearing::v1::Prompts& prompts = context.spec.prompts();
   BEARING_ASSIGN_OR_RETURN(const PromptRows positive, LoadPromptRows(context, prompts.positive().test()));
@@ -99,10 +99,10 @@ absl::StatusOr<StageFiles> RunEvaluate(JobContext& context) {
   steer::GenerationOptions options;
   options.max_new_tokens = context.spec.evaluate().max_new_tokens();
   options.budget = context.token_budget;
-  options.progress = [&](int64_t tokens) {
-    return context.Step(STAGE_EVALUATE, tokens, rows * options.max_new_tokens, "tokens (at the most)");
+  options.progress = [&](double share) {
+    return context.StepInReplica(STAGE_EVALUATE, share, rows * options.max_new_tokens, "tokens (at the most)");
   };
-  BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> generated, steer::GenerateGreedy(*decoder, tasks, options));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> generated, steer::GenerateGreedy(*replicas, tasks, options));
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return WriteCompletions(context, conditions, generated); }));
   return StageFiles{"completions.jsonl", "evaluation.json"};
 }

@@ -32,12 +32,15 @@ steer::Rows Pick(const steer::Rows& rows, const std::vector<int>& kept) {
 
 class SelectStage {
  public:
-  SelectStage(JobContext& context, model::Decoder& decoder) : context_(context), decoder_(decoder) {}
+  SelectStage(JobContext& context, steer::Replicas& replicas)
+      : context_(context), replicas_(replicas), decoder_(replicas.decoder()) {}
 
   absl::StatusOr<StageFiles> Run() {
     BEARING_RETURN_IF_ERROR(LoadInputs());
-    steer::CandidateScorer scorer(decoder_, positive_, negative_, tokens_, context_.token_budget);
-    BEARING_RETURN_IF_ERROR(scorer.RunBaseline());
+    steer::CandidateScorer scorer(replicas_, positive_, negative_, tokens_, context_.token_budget);
+    const auto prompts = static_cast<int64_t>(positive_.size() + negative_.size());
+    BEARING_RETURN_IF_ERROR(scorer.RunBaseline(
+        [&](double share) { return context_.StepInReplica(STAGE_SELECT, share, prompts, "prompts, baseline"); }));
     MakeCandidates();
 
     const bearing::v1::Select& settings = context_.spec.select();
@@ -98,7 +101,7 @@ class SelectStage {
       difference_PLD_.copy_(stored);
       return absl::OkStatus();
     }));
-    return decoder_.comm().Broadcast(difference_PLD_, 0);
+    return context_.comm->Broadcast(difference_PLD_, 0);
   }
 
   void MakeCandidates() {
@@ -120,7 +123,8 @@ class SelectStage {
   }
 
   // Runs one test for the candidates that `wanted` picks and that have no result yet.
-  using Test = absl::Status (steer::CandidateScorer::*)(absl::Span<const steer::CandidateVector>, const steer::ScoreSink&);
+  using Test = steer::CandidateScorer::Scores (steer::CandidateScorer::*)(absl::Span<const steer::CandidateVector>,
+                                                                          const steer::Replicas::Progress&);
   absl::Status RunTest(steer::CandidateScorer& scorer, Test test, std::optional<double> Candidate::*field, const char* name,
                        const std::function<bool(const Candidate&)>& wanted) {
     std::vector<size_t> which;
@@ -130,11 +134,12 @@ class SelectStage {
       which.push_back(c);
       vectors.push_back(vectors_[c]);
     }
-    int64_t done = 0;
-    return (scorer.*test)(vectors, [&](size_t index, double score) -> absl::Status {
-      candidates_[which[index]].*field = score;
-      return context_.Step(STAGE_SELECT, ++done, static_cast<int64_t>(which.size()), absl::StrCat("candidates, ", name));
-    });
+    const std::string unit = absl::StrCat("candidates, ", name);
+    BEARING_ASSIGN_OR_RETURN(const std::vector<double> scores, (scorer.*test)(vectors, [&](double share) {
+                               return context_.StepInReplica(STAGE_SELECT, share, static_cast<int64_t>(which.size()), unit);
+                             }));
+    for (size_t i = 0; i < which.size(); ++i) candidates_[which[i]].*field = scores[i];
+    return absl::OkStatus();
   }
 
   // Brings every candidate as far as the rule needs. Cheap tests first: induce, then KL, then bypass, each only for those that
@@ -199,6 +204,7 @@ class SelectStage {
   }
 
   JobContext& context_;
+  steer::Replicas& replicas_;
   model::Decoder& decoder_;
   std::vector<int32_t> tokens_;
   int num_positions_ = 0;
@@ -211,8 +217,8 @@ class SelectStage {
 }  // namespace
 
 absl::StatusOr<StageFiles> RunSelect(JobContext& context) {
-  BEARING_ASSIGN_OR_RETURN(model::Decoder * decoder, context.GetDecoder());
-  return SelectStage(context, *decoder).Run();
+  BEARING_ASSIGN_OR_RETURN(steer::Replicas * replicas, context.GetReplicas());
+  return SelectStage(context, *replicas).Run();
 }
 
 }  // namespace bearing::worker

@@ -54,7 +54,7 @@ absl::StatusOr<nlohmann::json> CompareLogits(JobContext& context, const sharding
   options.gemm_path = path;
   options.residency = residency;
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<model::Decoder> check,
-                           model::Decoder::Load(edited, context.plan, *context.comm, options));
+                           model::Decoder::Load(edited, context.plan, *context.grid.tensor_parallel, options));
   BEARING_ASSIGN_OR_RETURN(const Probe written, RunProbe(*check, rows, {}));
   const auto largest = [&](const Probe& other) -> absl::StatusOr<double> {
     at::Tensor difference = at::amax(at::abs(written.logits_NV - other.logits_NV)).reshape({1}).contiguous();

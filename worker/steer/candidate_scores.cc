@@ -12,78 +12,93 @@
 namespace bearing::steer {
 namespace {
 
-double Sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
-
-// Means over the rows of each candidate, handed on when its last rows are in, in whatever order they come.
-class Means {
+// Scores by candidate and row, each filled by the replica that ran it. Means are taken at the end, in one order: the same bits
+// whoever ran what.
+class ScoreTable {
  public:
-  Means(size_t candidates, size_t rows, const ScoreSink& sink)
-      : rows_(rows), sums_(candidates), seen_(candidates), sink_(sink) {}
+  ScoreTable(size_t candidates, size_t rows)
+      : table_CN_(at::zeros({static_cast<int64_t>(candidates), static_cast<int64_t>(rows)}, at::kDouble)) {}
 
-  absl::Status Add(size_t candidate, double sum, size_t rows) {
-    sums_[candidate] += sum;
-    seen_[candidate] += rows;
-    return seen_[candidate] < rows_ ? absl::OkStatus() : sink_(candidate, sums_[candidate] / static_cast<double>(rows_));
+  void Put(size_t candidate, size_t first_row, absl::Span<const double> scores) {
+    std::copy(
+        scores.begin(), scores.end(),
+        table_CN_.data_ptr<double>() + static_cast<int64_t>(candidate) * table_CN_.size(1) + static_cast<int64_t>(first_row));
+  }
+
+  // Collective over all replicas.
+  absl::StatusOr<std::vector<double>> Means(const Replicas& replicas) {
+    BEARING_RETURN_IF_ERROR(replicas.Sum(table_CN_));
+    const at::Tensor means = at::mean(table_CN_, {1});
+    return std::vector<double>(means.const_data_ptr<double>(), means.const_data_ptr<double>() + means.numel());
   }
 
  private:
-  size_t rows_;
-  std::vector<double> sums_;
-  std::vector<size_t> seen_;
-  const ScoreSink& sink_;
+  at::Tensor table_CN_;
 };
 
 }  // namespace
 
-CandidateScorer::CandidateScorer(model::Decoder& decoder, const Rows& positive, const Rows& negative,
+CandidateScorer::CandidateScorer(Replicas& replicas, const Rows& positive, const Rows& negative,
                                  std::vector<int32_t> metric_tokens, int64_t budget)
-    : decoder_(decoder), positive_(positive), negative_(negative), metric_tokens_(std::move(metric_tokens)), budget_(budget) {}
+    : replicas_(replicas),
+      decoder_(replicas.decoder()),
+      positive_(positive),
+      negative_(negative),
+      metric_tokens_(std::move(metric_tokens)),
+      budget_(budget) {}
 
-absl::Status CandidateScorer::RunBaseline() {
+absl::Status CandidateScorer::RunBaseline(const Replicas::Progress& progress) {
   std::vector<model::Pass> passes;
-  std::vector<at::Tensor> probabilities;  // Of the negative prompts, a part each.
-  double positive_sum = 0;
-  double negative_sum = 0;
+  ScoreTable positive_scores(1, positive_.size());
+  ScoreTable negative_scores(1, negative_.size());
+  baseline_NV_ = at::zeros({static_cast<int64_t>(negative_.size()), decoder_.local_vocab().size()},
+                           at::device(decoder_.device()).dtype(at::kFloat));
   for (const bool is_positive : {true, false}) {
     const RowBatcher batcher(decoder_.config(), is_positive ? positive_ : negative_, /*keep=*/1);
+    ScoreTable& scores = is_positive ? positive_scores : negative_scores;
     for (const RowRange range : batcher.Cut(budget_)) {
       model::Pass& pass = passes.emplace_back();
       std::vector<int> segments;
       batcher.AppendGroup(range, model::Intervention(), pass.batch, segments, pass.read);
-      const size_t part = is_positive ? 0 : probabilities.size();
-      if (!is_positive) probabilities.emplace_back();
-      pass.done = [this, is_positive, part, &positive_sum, &negative_sum,
-                   &probabilities](const at::Tensor& last) -> absl::Status {
-        BEARING_ASSIGN_OR_RETURN(at::Tensor p, LocalProbabilities(decoder_, last));
+      pass.done = [this, is_positive, range, &scores](const at::Tensor& last) -> absl::Status {
+        BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, last));
         BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
-        (is_positive ? positive_sum : negative_sum) += Sum(metric);
-        if (!is_positive) probabilities[part] = std::move(p);
+        scores.Put(0, range.begin, metric);
+        const auto first = static_cast<int64_t>(range.begin);
+        if (!is_positive) baseline_NV_.narrow(0, first, static_cast<int64_t>(range.size())).copy_(p);
         return absl::OkStatus();
       };
     }
   }
-  BEARING_RETURN_IF_ERROR(decoder_.RunPasses(absl::MakeSpan(passes)));
-  positive_metric_ = positive_sum / static_cast<double>(positive_.size());
-  negative_metric_ = negative_sum / static_cast<double>(negative_.size());
-  baseline_NV_ = at::cat(probabilities, 0);
+  BEARING_RETURN_IF_ERROR(replicas_.Run(absl::MakeSpan(passes), Handout::kDrawn, progress));
+  BEARING_RETURN_IF_ERROR(replicas_.Sum(baseline_NV_));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<double> positive, positive_scores.Means(replicas_));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<double> negative, negative_scores.Means(replicas_));
+  positive_metric_ = positive[0];
+  negative_metric_ = negative[0];
   return absl::OkStatus();
 }
 
-absl::Status CandidateScorer::ScoreInduce(absl::Span<const CandidateVector> candidates, const ScoreSink& sink) {
-  if (candidates.empty()) return absl::OkStatus();
+int64_t CandidateScorer::BudgetFor(size_t candidates, const RowBatcher& batcher, const Rows& rows) const {
+  return replicas_.Budget(budget_, static_cast<int64_t>(candidates) * batcher.TokensOf({0, rows.size()}));
+}
+
+CandidateScorer::Scores CandidateScorer::ScoreInduce(absl::Span<const CandidateVector> candidates,
+                                                     const Replicas::Progress& progress) {
+  if (candidates.empty()) return std::vector<double>();
   std::map<int64_t, std::vector<size_t>> by_layer;
   for (size_t c = 0; c < candidates.size(); ++c) by_layer[candidates[c].layer].push_back(c);
   const RowBatcher batcher(decoder_.config(), negative_, /*keep=*/1);
-  const std::vector<RowRange> ranges = batcher.Cut(budget_);
-  Means means(candidates.size(), negative_.size(), sink);
+  ScoreTable scores(candidates.size(), negative_.size());
+  const int64_t budget = BudgetFor(candidates.size(), batcher, negative_);
 
   std::vector<model::Pass> passes;
-  for (const RowRange range : ranges) {
+  for (const RowRange range : batcher.Cut(budget)) {
     const auto base = static_cast<int>(passes.size());
     model::Pass& trunk = passes.emplace_back();
     std::vector<int> segments;
     batcher.AppendGroup(range, model::Intervention(), trunk.batch, segments, trunk.read);
-    const size_t groups_at_once = std::max<int64_t>(1, budget_ / trunk.batch.num_tokens());
+    const size_t groups_at_once = std::max<int64_t>(1, budget / trunk.batch.num_tokens());
     for (const auto& [layer, members] : by_layer) {
       for (size_t first = 0; first < members.size(); first += groups_at_once) {
         const absl::Span<const size_t> chosen = absl::MakeConstSpan(members).subspan(first, groups_at_once);
@@ -96,26 +111,28 @@ absl::Status CandidateScorer::ScoreInduce(absl::Span<const CandidateVector> cand
           add.add_layer = layer;
           batcher.AppendGroup(range, add, branch.batch, segments, branch.read);
         }
-        branch.done = [this, chosen, range, &means](const at::Tensor& last) -> absl::Status {
+        branch.done = [this, chosen, range, &scores](const at::Tensor& last) -> absl::Status {
           BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, last));
           BEARING_ASSIGN_OR_RETURN(const std::vector<double> metric, ConceptMetric(decoder_, p, metric_tokens_));
           for (size_t g = 0; g < chosen.size(); ++g) {
-            const absl::Span<const double> rows = absl::MakeConstSpan(metric).subspan(g * range.size(), range.size());
-            BEARING_RETURN_IF_ERROR(means.Add(chosen[g], std::accumulate(rows.begin(), rows.end(), 0.0), range.size()));
+            scores.Put(chosen[g], range.begin, absl::MakeConstSpan(metric).subspan(g * range.size(), range.size()));
           }
           return absl::OkStatus();
         };
       }
     }
   }
-  return decoder_.RunPasses(absl::MakeSpan(passes));
+  BEARING_RETURN_IF_ERROR(replicas_.Run(absl::MakeSpan(passes), Handout::kDrawn, progress));
+  return scores.Means(replicas_);
 }
 
-absl::Status CandidateScorer::RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const ScoreSink& sink,
-                                         const RowScore& score) {
+CandidateScorer::Scores CandidateScorer::RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows,
+                                                    const RowScore& score, const Replicas::Progress& progress) {
+  if (candidates.empty()) return std::vector<double>();
   const RowBatcher batcher(decoder_.config(), rows, /*keep=*/1);
-  const std::vector<RowRange> ranges = batcher.Cut(budget_);
-  Means means(candidates.size(), rows.size(), sink);
+  const int64_t budget = BudgetFor(candidates.size(), batcher, rows);
+  const std::vector<RowRange> ranges = batcher.Cut(budget);
+  ScoreTable scores(candidates.size(), rows.size());
   struct Unit {
     size_t candidate;
     RowRange range;
@@ -124,7 +141,7 @@ absl::Status CandidateScorer::RunAblated(absl::Span<const CandidateVector> candi
   std::vector<model::Pass> passes;
   for (size_t c = 0; c < candidates.size(); ++c) {
     for (const RowRange range : ranges) {
-      if (passes.empty() || passes.back().batch.num_tokens() + batcher.TokensOf(range) > budget_) {
+      if (passes.empty() || passes.back().batch.num_tokens() + batcher.TokensOf(range) > budget) {
         passes.emplace_back();
         units.emplace_back();
       }
@@ -136,31 +153,35 @@ absl::Status CandidateScorer::RunAblated(absl::Span<const CandidateVector> candi
     }
   }
   for (size_t i = 0; i < passes.size(); ++i) {
-    passes[i].done = [this, i, &units, &score, &means](const at::Tensor& last) -> absl::Status {
+    passes[i].done = [this, i, &units, &score, &scores](const at::Tensor& last) -> absl::Status {
       BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, last));
       int64_t row = 0;
       for (const Unit& unit : units[i]) {
         const auto n = static_cast<int64_t>(unit.range.size());
-        BEARING_ASSIGN_OR_RETURN(const std::vector<double> scores, score(unit.range, p.narrow(0, row, n)));
-        BEARING_RETURN_IF_ERROR(means.Add(unit.candidate, Sum(scores), unit.range.size()));
+        BEARING_ASSIGN_OR_RETURN(const std::vector<double> of_rows, score(unit.range, p.narrow(0, row, n)));
+        scores.Put(unit.candidate, unit.range.begin, of_rows);
         row += n;
       }
       return absl::OkStatus();
     };
   }
-  return decoder_.RunPasses(absl::MakeSpan(passes));
+  BEARING_RETURN_IF_ERROR(replicas_.Run(absl::MakeSpan(passes), Handout::kDrawn, progress));
+  return scores.Means(replicas_);
 }
 
-absl::Status CandidateScorer::ScoreKl(absl::Span<const CandidateVector> candidates, const ScoreSink& sink) {
-  return RunAblated(candidates, negative_, sink, [&](RowRange range, const at::Tensor& p) {
+CandidateScorer::Scores CandidateScorer::ScoreKl(absl::Span<const CandidateVector> candidates,
+                                                 const Replicas::Progress& progress) {
+  const RowScore score = [&](RowRange range, const at::Tensor& p) {
     const auto first = static_cast<int64_t>(range.begin);
     return RowKl(decoder_, baseline_NV_.narrow(0, first, static_cast<int64_t>(range.size())), p);
-  });
+  };
+  return RunAblated(candidates, negative_, score, progress);
 }
 
-absl::Status CandidateScorer::ScoreBypass(absl::Span<const CandidateVector> candidates, const ScoreSink& sink) {
-  return RunAblated(candidates, positive_, sink,
-                    [&](RowRange, const at::Tensor& p) { return ConceptMetric(decoder_, p, metric_tokens_); });
+CandidateScorer::Scores CandidateScorer::ScoreBypass(absl::Span<const CandidateVector> candidates,
+                                                     const Replicas::Progress& progress) {
+  const RowScore score = [&](RowRange, const at::Tensor& p) { return ConceptMetric(decoder_, p, metric_tokens_); };
+  return RunAblated(candidates, positive_, score, progress);
 }
 
 }  // namespace bearing::steer

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
 namespace bearing::steer {
@@ -29,37 +30,41 @@ struct CandidateVector {
   at::Tensor direction;        // [D] fp32, unit: what is ablated.
 };
 
-// Called as results come in, on every rank: index into the list given, its score.
-using ScoreSink = std::function<absl::Status(size_t candidate, double score)>;
-
 class CandidateScorer {
  public:
-  // Rows and decoder must outlive the scorer. `budget`: tokens a forward pass.
-  CandidateScorer(model::Decoder& decoder, const Rows& positive, const Rows& negative, std::vector<int32_t> metric_tokens,
+  // Rows and replicas must outlive the scorer. `budget`: tokens a forward pass.
+  CandidateScorer(Replicas& replicas, const Rows& positive, const Rows& negative, std::vector<int32_t> metric_tokens,
                   int64_t budget);
 
   // Baseline metric of both sides and the negative side's distribution, needed by the tests below. One pass.
-  absl::Status RunBaseline();
+  absl::Status RunBaseline(const Replicas::Progress& progress = {});
   double positive_metric() const { return positive_metric_; }
   double negative_metric() const { return negative_metric_; }
 
+  // All three: a score for each candidate, on every rank. Collective over all replicas.
+  using Scores = absl::StatusOr<std::vector<double>>;
+
   // Mean metric of the negative prompts with the mean difference added at the candidate's layer.
-  absl::Status ScoreInduce(absl::Span<const CandidateVector> candidates, const ScoreSink& sink);
+  Scores ScoreInduce(absl::Span<const CandidateVector> candidates, const Replicas::Progress& progress = {});
 
   // Mean KL of the negative prompts under ablation. After RunBaseline.
-  absl::Status ScoreKl(absl::Span<const CandidateVector> candidates, const ScoreSink& sink);
+  Scores ScoreKl(absl::Span<const CandidateVector> candidates, const Replicas::Progress& progress = {});
 
   // Mean metric of the positive prompts under ablation.
-  absl::Status ScoreBypass(absl::Span<const CandidateVector> candidates, const ScoreSink& sink);
+  Scores ScoreBypass(absl::Span<const CandidateVector> candidates, const Replicas::Progress& progress = {});
 
  private:
   // A score of each row of a range, from their probabilities.
   using RowScore = std::function<absl::StatusOr<std::vector<double>>(RowRange, const at::Tensor&)>;
 
-  // Runs `rows` under the ablation of each candidate and gives the mean score of each to `sink`.
-  absl::Status RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const ScoreSink& sink,
-                          const RowScore& score);
+  // The mean score of `rows` under the ablation of each candidate.
+  Scores RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const RowScore& score,
+                    const Replicas::Progress& progress);
 
+  // Tokens a pass: the budget, less where several replicas would else get too few passes each.
+  int64_t BudgetFor(size_t candidates, const RowBatcher& batcher, const Rows& rows) const;
+
+  Replicas& replicas_;
   model::Decoder& decoder_;
   const Rows& positive_;
   const Rows& negative_;

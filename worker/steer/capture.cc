@@ -49,31 +49,38 @@ model::Pass MakePass(const model::Decoder& decoder, const RowBatcher& batcher, R
 
 }  // namespace
 
-absl::Status CaptureResiduals(model::Decoder& decoder, absl::Span<const CaptureTask> tasks, int64_t budget, size_t max_rows) {
+absl::Status CaptureResiduals(Replicas& replicas, absl::Span<const CaptureTask> tasks, int64_t budget, size_t max_rows,
+                              const Replicas::Progress& progress) {
+  const model::Decoder& decoder = replicas.decoder();
   std::vector<model::Pass> passes;
   for (const CaptureTask& task : tasks) {
     const RowBatcher batcher(decoder.config(), *task.rows, std::max(task.num_positions, 1));
-    for (const RowRange range : batcher.Cut(budget, max_rows)) passes.push_back(MakePass(decoder, batcher, range, task));
+    const int64_t tokens = replicas.Budget(budget, batcher.TokensOf({0, task.rows->size()}));
+    for (const RowRange range : batcher.Cut(tokens, max_rows)) passes.push_back(MakePass(decoder, batcher, range, task));
   }
-  return decoder.RunPasses(absl::MakeSpan(passes));
+  return replicas.Run(absl::MakeSpan(passes), Handout::kInTurn, progress);
 }
 
+ResidualMean::ResidualMean(int64_t num_layers, int64_t num_positions, int64_t d_model)
+    : sum_LPD_(at::zeros({num_layers, num_positions, d_model}, at::kDouble)) {}
+
 void ResidualMean::Add(const CapturedBatch& batch, const std::vector<bool>& keep) {
-  const at::Tensor& residual = batch.residual_NLPD;
-  if (!sum_LPD_.defined()) {
-    sum_LPD_ = at::zeros({residual.size(1), residual.size(2), residual.size(3)}, residual.options().dtype(at::kDouble));
-  }
+  // The sums stay on the device until the mean is taken.
+  if (!batch.own.empty()) sum_LPD_ = sum_LPD_.to(batch.residual_NLPD.device());
   for (size_t i = 0; i < batch.own.size(); ++i) {
-    if (keep[batch.own[i]]) sum_LPD_.add_(residual.select(0, static_cast<int64_t>(i)));
+    if (keep[batch.own[i]]) sum_LPD_.add_(batch.residual_NLPD.select(0, static_cast<int64_t>(i)));
   }
   count_ += std::count(keep.begin(), keep.end(), true);
 }
 
-absl::StatusOr<at::Tensor> ResidualMean::Mean(comm::Communicator& comm) const {
-  if (count_ == 0) return absl::FailedPreconditionError("no prompt is left to take the mean of");
-  at::Tensor sum = sum_LPD_.clone();
-  BEARING_RETURN_IF_ERROR(comm.AllReduce(sum, comm::ReduceOp::kSum));
-  return (sum / static_cast<double>(count_)).permute({1, 0, 2}).contiguous().cpu();
+absl::StatusOr<at::Tensor> ResidualMean::Mean(const Replicas& replicas) const {
+  at::Tensor count = at::full({1}, count_, at::kLong);
+  BEARING_RETURN_IF_ERROR(replicas.Sum(count));
+  if (count.item<int64_t>() == 0) return absl::FailedPreconditionError("no prompt is left to take the mean of");
+  at::Tensor sum = sum_LPD_.to(replicas.decoder().device(), /*non_blocking=*/false, /*copy=*/true);
+  BEARING_RETURN_IF_ERROR(replicas.decoder().comm().AllReduce(sum, comm::ReduceOp::kSum));
+  BEARING_RETURN_IF_ERROR(replicas.Sum(sum));
+  return (sum / count.item<double>()).permute({1, 0, 2}).contiguous().cpu();
 }
 
 }  // namespace bearing::steer

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
 namespace bearing::steer {
@@ -31,24 +32,30 @@ struct CapturedBatch {
 struct CaptureTask {
   const Rows* rows = nullptr;
   int num_positions = 0;  // 0: only last_ND.
-  // Called as each batch is done, on every rank; may run collectives.
+  // Called as each batch is done, on the ranks of the replica that ran it; may run collectives of that replica.
   std::function<absl::Status(const CapturedBatch&)> sink;
 };
 
-// Runs all tasks in batches of at most `budget` tokens and `max_rows` rows. Streamed weights are read once for all of them.
-absl::Status CaptureResiduals(model::Decoder& decoder, absl::Span<const CaptureTask> tasks, int64_t budget, size_t max_rows);
+// Runs all tasks in batches of at most `budget` tokens and `max_rows` rows, dealt out to the replicas in turn. Streamed weights
+// are read once for all of them. Collective over all replicas.
+absl::Status CaptureResiduals(Replicas& replicas, absl::Span<const CaptureTask> tasks, int64_t budget, size_t max_rows,
+                              const Replicas::Progress& progress = {});
 
 // Running mean of residuals of one side, in fp64; ranks sum their rows and meet once.
 class ResidualMean {
  public:
+  ResidualMean() = default;
+  ResidualMean(int64_t num_layers, int64_t num_positions, int64_t d_model);
+
   // Adds the rows of the batch whose flag (one for each row of its range, the same on every rank) is set.
   void Add(const CapturedBatch& batch, const std::vector<bool>& keep);
 
-  // Of all ranks.
+  // Of this replica, all its ranks.
   int64_t count() const { return count_; }
 
-  // [P, L, D] fp64 in host memory, the same bits on every rank. Collective. FailedPrecondition if nothing was added.
-  absl::StatusOr<at::Tensor> Mean(comm::Communicator& comm) const;
+  // [P, L, D] fp64 in host memory, the same bits on every rank. Collective over all replicas. FailedPrecondition if nothing was
+  // added.
+  absl::StatusOr<at::Tensor> Mean(const Replicas& replicas) const;
 
  private:
   at::Tensor sum_LPD_;

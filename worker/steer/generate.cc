@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <optional>
 
 #include "sharding/status_macros.h"
 
@@ -20,8 +23,8 @@ struct Running {
 class Wave {
  public:
   Wave(model::Decoder& decoder, absl::Span<const GenerationTask> tasks, const GenerationOptions& options,
-       std::vector<Rows>& results, int64_t& tokens_made)
-      : decoder_(decoder), tasks_(tasks), options_(options), results_(results), tokens_made_(tokens_made) {}
+       std::vector<Rows>& results)
+      : decoder_(decoder), tasks_(tasks), options_(options), results_(results) {}
 
   void Add(size_t task, const RowBatcher& batcher, RowRange range) {
     std::vector<int> segments;
@@ -32,8 +35,13 @@ class Wave {
     }
   }
   int64_t num_tokens() const { return prefill_.num_tokens(); }
+  void Clear() {
+    prefill_ = model::PackedBatch();
+    running_.clear();
+  }
 
-  absl::Status Run() {
+  // `progress` takes the share of the wave that is done.
+  absl::Status Run(const Replicas::Progress& progress) {
     model::KvCache cache = decoder_.MakeCache(prefill_, segments_, options_.max_new_tokens);
     model::RunOptions run;
     run.cache = &cache;
@@ -41,7 +49,7 @@ class Wave {
     for (int64_t step = 0;; ++step) {
       BEARING_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, ArgMax(decoder_, decoder_.LocalLogits(x)));
       Accept(tokens);
-      BEARING_RETURN_IF_ERROR(options_.progress(tokens_made_));
+      BEARING_RETURN_IF_ERROR(progress(static_cast<double>(step + 1) / static_cast<double>(options_.max_new_tokens)));
       if (running_.empty() || step + 1 == options_.max_new_tokens) return absl::OkStatus();
       BEARING_ASSIGN_OR_RETURN(x, Step(cache, run));
     }
@@ -53,7 +61,6 @@ class Wave {
     const std::vector<int64_t>& eos = decoder_.config().eos_token_ids;
     std::vector<Running> still;
     for (size_t i = 0; i < running_.size(); ++i) {
-      ++tokens_made_;
       if (std::find(eos.begin(), eos.end(), tokens[i]) != eos.end()) continue;
       results_[running_[i].task][running_[i].row].push_back(tokens[i]);
       running_[i].next_token = tokens[i];
@@ -83,12 +90,38 @@ class Wave {
   absl::Span<const GenerationTask> tasks_;
   const GenerationOptions& options_;
   std::vector<Rows>& results_;
-  int64_t& tokens_made_;
   model::PackedBatch prefill_;
   std::vector<int> segments_;
   std::vector<int64_t> read_;
   std::vector<Running> running_;
 };
+
+// The rows of all replicas on every rank: a row's tokens are where it was run, nothing elsewhere.
+absl::Status Merge(const Replicas& replicas, int64_t max_new_tokens, std::vector<Rows>& results) {
+  if (replicas.count() == 1) return absl::OkStatus();
+  int64_t rows = 0;
+  for (const Rows& task : results) rows += static_cast<int64_t>(task.size());
+  at::Tensor lines = at::zeros({rows, 1 + max_new_tokens}, at::kLong);  // Length, tokens.
+  auto line = lines.accessor<int64_t, 2>();
+  int64_t index = 0;
+  for (const Rows& task : results) {
+    for (const std::vector<int32_t>& row : task) {
+      line[index][0] = static_cast<int64_t>(row.size());
+      for (size_t t = 0; t < row.size(); ++t) line[index][static_cast<int64_t>(t) + 1] = row[t];
+      ++index;
+    }
+  }
+  BEARING_RETURN_IF_ERROR(replicas.Sum(lines));
+  index = 0;
+  for (Rows& task : results) {
+    for (std::vector<int32_t>& row : task) {
+      row.resize(line[index][0]);
+      for (size_t t = 0; t < row.size(); ++t) row[t] = static_cast<int32_t>(line[index][static_cast<int64_t>(t) + 1]);
+      ++index;
+    }
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -111,25 +144,43 @@ absl::StatusOr<std::vector<int32_t>> ArgMax(const model::Decoder& decoder, const
   return ids;
 }
 
-absl::StatusOr<std::vector<Rows>> GenerateGreedy(model::Decoder& decoder, absl::Span<const GenerationTask> tasks,
+absl::StatusOr<std::vector<Rows>> GenerateGreedy(Replicas& replicas, absl::Span<const GenerationTask> tasks,
                                                  const GenerationOptions& options) {
+  model::Decoder& decoder = replicas.decoder();
   std::vector<Rows> results;
-  for (const GenerationTask& task : tasks) results.emplace_back(task.rows->size());
-  int64_t tokens_made = 0;
-  std::unique_ptr<Wave> wave;
+  std::vector<std::optional<RowBatcher>> batchers(tasks.size());
+  int64_t tokens = 0;
   for (size_t t = 0; t < tasks.size(); ++t) {
-    if (tasks[t].rows->empty()) continue;
-    const RowBatcher batcher(decoder.config(), *tasks[t].rows, /*keep=*/1);
-    for (const RowRange range : batcher.Cut(options.budget)) {
-      if (wave != nullptr && wave->num_tokens() + batcher.TokensOf(range) > options.budget) {
-        BEARING_RETURN_IF_ERROR(wave->Run());
-        wave.reset();
+    const Rows& rows = *tasks[t].rows;
+    results.emplace_back(rows.size());
+    if (rows.empty()) continue;
+    batchers[t].emplace(decoder.config(), rows, /*keep=*/1);
+    tokens += batchers[t]->TokensOf({0, rows.size()});
+  }
+  const int64_t budget = replicas.Budget(options.budget, tokens);
+  std::vector<Wave> waves;
+  std::vector<double> costs;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    if (!batchers[t].has_value()) continue;
+    for (const RowRange range : batchers[t]->Cut(budget)) {
+      if (waves.empty() || waves.back().num_tokens() + batchers[t]->TokensOf(range) > budget) {
+        waves.emplace_back(decoder, tasks, options, results);
+        costs.push_back(0);
       }
-      if (wave == nullptr) wave = std::make_unique<Wave>(decoder, tasks, options, results, tokens_made);
-      wave->Add(t, batcher, range);
+      waves.back().Add(t, *batchers[t], range);
+      costs.back() += static_cast<double>(range.size());
     }
   }
-  if (wave != nullptr) BEARING_RETURN_IF_ERROR(wave->Run());
+  const double all = std::accumulate(costs.begin(), costs.end(), 0.0);
+  const auto run = [&](size_t w) {
+    const double before = std::accumulate(costs.begin(), costs.begin() + static_cast<std::ptrdiff_t>(w), 0.0);
+    const auto progress = [&](double share) { return options.progress((before + share * costs[w]) / all); };
+    const absl::Status status = waves[w].Run(progress);
+    waves[w].Clear();
+    return status;
+  };
+  BEARING_RETURN_IF_ERROR(replicas.Share(costs, run, {}));
+  BEARING_RETURN_IF_ERROR(Merge(replicas, options.max_new_tokens, results));
   return results;
 }
 

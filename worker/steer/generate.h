@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
 namespace bearing::steer {
@@ -23,12 +24,12 @@ struct GenerationTask {
 struct GenerationOptions {
   int64_t max_new_tokens = 64;
   int64_t budget = 4096;  // Tokens of a prefill, and with it the rows that decode together.
-  // Called after each step on every rank with the tokens made so far; a bad status stops the generation.
-  std::function<absl::Status(int64_t tokens)> progress = [](int64_t) { return absl::OkStatus(); };
+  // Called after each step on the ranks of each replica; a bad status stops the generation.
+  Replicas::Progress progress = [](double) { return absl::OkStatus(); };
 };
 
-// result[task][row] = token ids without the end token. Every rank gets the same.
-absl::StatusOr<std::vector<Rows>> GenerateGreedy(model::Decoder& decoder, absl::Span<const GenerationTask> tasks,
+// result[task][row] = token ids without the end token. Every rank gets the same. Collective over all replicas.
+absl::StatusOr<std::vector<Rows>> GenerateGreedy(Replicas& replicas, absl::Span<const GenerationTask> tasks,
                                                  const GenerationOptions& options);
 
 // Id of the largest logit of each row over all ranks, the lowest id on ties. Collective.
