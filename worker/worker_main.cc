@@ -1,5 +1,5 @@
-// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `calibrate` measures
-// this machine.
+// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `edit` writes a
+// direction into weights, `calibrate` measures this machine.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +9,7 @@
 #include "worker/calibrate.h"
 #include "worker/comm/mpi_communicator.h"
 #include "worker/device.h"
+#include "worker/edit/edit_command.h"
 #include "worker/serve.h"
 #include "worker/trace.h"
 #include "worker/version.h"
@@ -20,9 +21,15 @@ int ExitCode(const absl::Status& status) {
   if (status.ok()) return 0;
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kUnimplemented:
       return 2;
     case absl::StatusCode::kNotFound:
       return 3;
+    case absl::StatusCode::kPermissionDenied:
+      return 4;
+    case absl::StatusCode::kAlreadyExists:
+      return 6;
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
       return 5;
@@ -81,6 +88,13 @@ int main(int argc, char** argv) {
   trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: by the processor")
       ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed"}));
 
+  bearing::edit::EditCommandOptions edit;
+  CLI::App* edit_command = app.add_subcommand("edit",
+                                              "Write a direction into weights.\nExample: bearing-worker edit --model DIR "
+                                              "--direction direction.safetensors --out EDITED");
+  bearing::edit::AddEditOptions(*edit_command, edit);
+  edit.version = bearing::worker::kVersion;
+
   bearing::worker::CalibrateOptions calibrate;
   CLI::App* calibrate_command =
       app.add_subcommand("calibrate",
@@ -124,6 +138,16 @@ int main(int argc, char** argv) {
   if (!comm.ok()) {
     std::fprintf(stderr, "bearing-worker: error: %s\n", comm.status().ToString().c_str());
     return 1;
+  }
+  // The edit computes in host memory.
+  if (*edit_command) {
+    const bearing::edit::RankGroup group{(*comm)->rank(), (*comm)->size(), [&comm](const absl::Status& status) {
+                                           return bearing::comm::AgreeOnStatus(**comm, status);
+                                         }};
+    const absl::Status edited = bearing::edit::RunEditCommand(group, edit);
+    // An exception on one rank leaves it out of step with the others.
+    if (absl::IsInternal(edited) && (*comm)->size() > 1) (*comm)->Abort(std::string(edited.message()));
+    return Finish(**comm, edited);
   }
   using bearing::worker::DeviceChoice;
   const auto placed = bearing::worker::PlaceGroup(bearing::worker::DeviceChoiceFromName(device).value_or(DeviceChoice::kAuto),

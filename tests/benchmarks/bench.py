@@ -1,131 +1,144 @@
 #!/usr/bin/env python3
-"""Runs Bearing and the plain transformers baseline on the same work in turn and prints the ratios. See scripts/bench."""
+"""Bearing against plain transformers on the same work, in turn, in one run. See scripts/bench.
+
+Each section prints a table in Markdown; --json FILE takes everything that was measured, with machine and commit. Both sides have
+the same threads, dtype and prompts; transformers runs at its best batch size of --batch-sizes.
+"""
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tempfile
+from dataclasses import dataclass, field
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+# The sections; `large` writes a file of 15 GB and is run only when it is named.
+SECTIONS = ("forward", "generate", "ranks", "streamed", "job", "savings", "plan", "large")
+DEMO_MODELS = ("qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct")
+
+
+@dataclass
+class Context:
+    bin: pathlib.Path
+    models: list
+    dtypes: list
+    threads: int
+    rounds: int
+    batch_sizes: list
+    prompts: int
+    completions: int
+    new_tokens: int
+    job: argparse.Namespace
+    work: pathlib.Path = None
+    lengths: tuple = (20, 60)
+    large_prompts: int = 24
+    large_gemm: list = field(default_factory=list)
+    large_shape: dict = field(default_factory=dict)
+
+
+def smaller(context):
+    """The same on the tiny models of the tests, in seconds: shows that the benchmarks run, measures nothing."""
+    tiny = pathlib.Path(__file__).resolve().parent.parent / "golden/tiny"
+    context.models = [tiny / "qwen2-bf16"]
+    context.rounds, context.batch_sizes, context.lengths = 1, [2, 4], (1, 400)
+    context.prompts, context.completions, context.new_tokens, context.large_prompts = 8, 4, 6, 4
+    context.large_gemm = ["measured"]
+    context.large_shape = {"hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 2, "intermediate_size": 512,
+                           "num_hidden_layers": 3, "vocab_size": 512}
+    job = context.job
+    job.layers, job.positions, job.train, job.validation, job.token_ids, job.induce_min = "1,2", "-1", 4, 3, "40,42", -100
+    return context
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
+    import bench_job
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", type=pathlib.Path, required=True)
-    parser.add_argument("--models", type=pathlib.Path, required=True)
-    parser.add_argument("--model", type=pathlib.Path, help="default: the refusing demo model, else SmolLM2")
-    parser.add_argument("--layers", default="6,12,18")
-    parser.add_argument("--positions", default="-1,-2")
-    parser.add_argument("--train", type=int, default=32, help="prompts a side")
-    parser.add_argument("--validation", type=int, default=16, help="prompts a side")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--logits", default="all,last", help="what the baseline computes: every position's logits, or the last's only")
+    parser.add_argument("--models", type=pathlib.Path, required=True, help="folder of the demo models")
+    parser.add_argument("--sections", default="forward,generate,ranks,streamed,job,savings", help=f"of {','.join(SECTIONS)}")
+    parser.add_argument("--model", type=pathlib.Path, action="append", help="may be given again; default: the demo models found")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], action="append", help="may be given again; default float32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--batch-sizes", default="16,32")
-    parser.add_argument("--token-ids", default="40,2121")
-    parser.add_argument("--induce-min", type=float, default=0, help="lower it for a model that does not refuse")
-    parser.add_argument("--prune-layers", type=float, default=0.2, help="last share of the layers that cannot be chosen")
-    parser.add_argument("--skip-savings", action="store_true")
-    return parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3, help="of which the medians are given")
+    parser.add_argument("--batch-sizes", default="16,32,64", help="that transformers may choose from")
+    parser.add_argument("--prompts", type=int, default=256, help="of forward, ranks and streamed")
+    parser.add_argument("--completions", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--large-prompts", type=int, default=24)
+    parser.add_argument("--large-gemm", default="measured", help="how the large model's products are computed; may be a list")
+    parser.add_argument("--json", type=pathlib.Path, help="write all results here")
+    parser.add_argument("--smoke", action="store_true", help="tiny models: shows that every section runs, measures nothing")
+    bench_job.add_arguments(parser.add_argument_group("sections job and plan"))
+    a = parser.parse_args()
+    a.sections = a.sections.split(",")
+    if unknown := set(a.sections) - set(SECTIONS):
+        parser.error(f"no such section: {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    return a
 
 
-def merged_prompts(folder, side, a):
-    """train + validation in one list, as the baseline wants them."""
-    path = folder / f"{side}.json"
-    rows = []
-    for part, count in (("train", a.train), ("validation", a.validation)):
-        rows += json.loads((ROOT / f"examples/prompts/refusal/{side}_{part}.json").read_text())[:count]
-    path.write_text(json.dumps(rows))
-    return path
+def models_of(a):
+    models = a.model or [a.models / name for name in DEMO_MODELS if (a.models / name / "config.json").exists()]
+    if not models and not a.smoke:
+        raise SystemExit(f"{a.models} holds none of {', '.join(DEMO_MODELS)}: scripts/quickstart fetches one, --model names others")
+    for model in models:
+        if not (model / "config.json").exists():
+            raise SystemExit(f"{model}: no model folder, config.json is missing")
+    return [model.resolve() for model in models]
 
 
-def bearing(a, model, folder, complete):
-    out = folder / f"out-{complete}"
-    job = {"apiVersion": "bearing/v1", "kind": "Job", "name": "bench", "model": {"path": str(model), "dtype": a.dtype},
-           "concept": {"name": "refusal", "token_ids": [int(t) for t in a.token_ids.split(",")]},
-           "prompts": {name: {part: {"file": str(ROOT / f"examples/prompts/refusal/{side}_{part}.json"), "count": count}
-                              for part, count in (("train", a.train), ("validation", a.validation), ("test", 1))}
-                       for name, side in (("positive", "harmful"), ("negative", "harmless"))},
-           "collect": {"filter": False},
-           "select": {"complete": complete, "layers": [int(x) for x in a.layers.split(",")],
-                      "positions": [int(x) for x in a.positions.split(",")], "prune_layers": 0},
-           "evaluate": {"skip": True}, "edit": {"skip": True}, "output": str(out), "ranks": a.threads}
-    if complete:
-        job["select"].update(kl_max=100, induce_min=-100)
-    else:
-        job["select"].update(when_none_passes="relax_kl", induce_min=a.induce_min, prune_layers=a.prune_layers)
-    file = folder / f"job-{complete}.json"
-    file.write_text(json.dumps(job))
-    subprocess.run([a.bin / "bearing", "run", file, "--ranks", str(a.threads), "--threads", "1", "--no-progress"], check=True,
-                   stdout=subprocess.DEVNULL)
-    seconds = {s: json.loads((out / f".bearing/stages/{s}.json").read_text())["seconds"] for s in ("collect", "select")}
-    return seconds, json.loads((out / "candidates.json").read_text())
+def run_plan(context):
+    """Plan / measured of a job (plan_accuracy.py)."""
+    import measure
+    import plan_accuracy
+    table = measure.Table("plan", ["model", "dtype", "ranks", "memory", "time"])
+    layers, tokens = ([int(x) for x in value.split(",")] for value in (context.job.layers, context.job.token_ids))
+    for model in context.models:
+        for dtype in context.dtypes:
+            with tempfile.TemporaryDirectory(dir=context.work) as name:
+                work = pathlib.Path(name)
+                job = plan_accuracy.write_job(work / "job.json", model, dtype, context.job.train, context.job.validation,
+                                              context.job.validation, min(24, context.new_tokens), layers, True, tokens)
+                for ranks in (1, 2):
+                    got = plan_accuracy.compare(context.bin, job, work, ranks)
+                    table.add(**{"model": model.name, "dtype": dtype} | got)
+    return [table]
 
 
-def baseline(a, model, folder):
-    out = folder / "plain.json"
-    subprocess.run([sys.executable, HERE / "plain_transformers.py", "--model", model, "--positive", merged_prompts(folder, "harmful", a),
-                    "--negative", merged_prompts(folder, "harmless", a), f"--token-ids={a.token_ids}", "--train-count", str(a.train),
-                    "--validation-count", str(a.validation), f"--layers={a.layers}", f"--positions={a.positions}",
-                    "--dtype", a.dtype, "--threads", str(a.threads), "--batch-sizes", a.batch_sizes, "--phases", "collect,select",
-                    "--logits", a.logits,
-                    "--out", out], check=True, stdout=subprocess.DEVNULL)
-    return json.loads(out.read_text())
-
-
-def savings(a, model, folder):
-    ids = folder / "ids.json"
-    sys.path.insert(0, str(HERE.parent / "oracle"))
-    import plain_model
-    tokenizer = plain_model.load_tokenizer(str(model))
-    prompts = plain_model.load_instructions(str(ROOT / "examples/prompts/refusal/harmless_validation.json"))[:a.validation]
-    ids.write_text(json.dumps([list(map(int, row)) for row in plain_model.token_ids(tokenizer, prompts, None)]))
-    env = dict(os.environ, OMP_NUM_THREADS=str(a.threads))
-    done = subprocess.run([a.bin / "savings", model, ids, "3"], check=True, stdout=subprocess.PIPE, env=env)
-    return json.loads(done.stdout)
-
-
-def choice(candidates, kl_max, a, num_layers):
-    """The paper's rule on a complete table."""
-    passing = [c for c in candidates if c["kl"] is not None and c["bypass"] is not None and c["kl"] <= kl_max
-               and c["induce"] >= a.induce_min and c["layer"] < int(num_layers * (1 - a.prune_layers))]
-    best = min(passing, key=lambda c: c["bypass"], default=None)
-    return best and {"layer": best["layer"], "position": best["position"]}
+def section(name):
+    # Imported here: torch, and with it the number of threads, comes with them.
+    import bench_forward
+    import bench_generate
+    import bench_job
+    import bench_large
+    import bench_ranks
+    return {"forward": bench_forward.run, "generate": bench_generate.run, "ranks": bench_ranks.run_ranks,
+            "streamed": bench_ranks.run_streamed, "job": bench_job.run, "savings": bench_job.run_savings, "plan": run_plan,
+            "large": bench_large.run}[name]
 
 
 def main():
     a = arguments()
-    demo = a.models / "qwen2.5-coder-0.5b-instruct"
-    model = (a.model or (demo if demo.exists() else a.models / "smollm2-135m-instruct")).resolve()
+    import measure
+    context = Context(bin=a.bin.resolve(), models=models_of(a), dtypes=a.dtype or ["float32"], threads=a.threads, rounds=a.rounds,
+                      batch_sizes=[int(size) for size in a.batch_sizes.split(",")], prompts=a.prompts,
+                      completions=a.completions, new_tokens=a.new_tokens, job=a, large_prompts=a.large_prompts,
+                      large_gemm=a.large_gemm.split(","))
+    if a.smoke:
+        context = smaller(context)
+    result = {"machine": measure.machine(), "threads": context.threads, "rounds": context.rounds, "smoke": a.smoke, "sections": {}}
+    print(", ".join(f"{k} {v}" for k, v in result["machine"].items()), f"threads {context.threads}", sep=", ", end="\n\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="bearing-bench-") as name:
-        folder = pathlib.Path(name)
-        plain = baseline(a, model, folder)
-        every, full = bearing(a, model, folder, True)
-        cheap, fast = bearing(a, model, folder, False)
-        saved = None if a.skip_savings else savings(a, model, folder)
-    phases = plain["phases"]
-    ratios = {}
-    for logits in a.logits.split(","):
-        ratios[f"collect, plain with {logits} logits"] = phases["collect"][logits]["seconds"] / every["collect"]
-        ratios[f"select complete, plain with {logits} logits"] = phases["select"][logits]["seconds"] / every["select"]
-        ratios[f"select cheap first, plain with {logits} logits"] = phases["select"][logits]["seconds"] / cheap["select"]
-    ours = {(c["position"], c["layer"]): c for c in full["candidates"]}
-    kl_max = fast["rule"]["kl_max"]
-    pick = fast["candidates"][fast["selected"]]
-    result = {"model": model.name, "dtype": a.dtype, "threads": a.threads, "processor": plain["processor"], "versions": plain["versions"],
-              "candidates": len(full["candidates"]), "train": a.train, "validation": a.validation,
-              "seconds": {"bearing": every, "bearing cheap first": cheap,
-                          "plain": {p: {k: phases[p][k]["seconds"] for k in a.logits.split(",")} for p in ("collect", "select")}},
-              "times_as_fast": ratios, "savings": saved, "kl_max": kl_max,
-              "chosen": {"plain": choice(phases["select"]["candidates"], kl_max, a, full["num_layers"]), "bearing complete": choice(full["candidates"], kl_max, a, full["num_layers"]),
-                         "bearing cheap first": {"layer": pick["layer"], "position": pick["position"]}},
-              "largest_score_difference": max(abs(p[k] - ours[p["position"], p["layer"]][k]) for p in phases["select"]["candidates"]
-                                              for k in ("induce", "kl", "bypass") if ours[p["position"], p["layer"]][k] is not None)}
-    print(json.dumps(result, indent=1))
+        context.work = pathlib.Path(name)
+        for name in a.sections:
+            with contextlib.redirect_stdout(io.StringIO()):  # Programs that are run may talk; tables are printed below.
+                tables = section(name)(context)
+            result["sections"][name] = [table.json() for table in tables]
+            for table in tables:
+                print(table.markdown(), flush=True)
+            if a.json:  # After each section: a long run that is stopped leaves what it has.
+                a.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 STAGES = ("collect", "select", "evaluate", "edit", "verify")
 
 
-def write_job(path, model, dtype, train, validation, test, new_tokens, layers, complete):
+def write_job(path, model, dtype, train, validation, test, new_tokens, layers, complete, token_ids=(40, 2121)):
     job = {"apiVersion": "bearing/v1", "kind": "Job", "name": "accuracy", "model": {"path": str(model), "dtype": dtype},
-           "concept": {"name": "refusal", "token_ids": [40, 2121]},
+           "concept": {"name": "refusal", "token_ids": list(token_ids)},
            "prompts": {name: {part: {"file": str(ROOT / f"examples/prompts/refusal/{side}_{part}.json"), "count": count}
                               for part, count in (("train", train), ("validation", validation), ("test", test))}
                        for name, side in (("positive", "harmful"), ("negative", "harmless"))},

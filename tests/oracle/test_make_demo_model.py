@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_demo_model.py"
@@ -62,6 +63,26 @@ def test_gguf_is_read_like_the_package_reads_it(tmp_path):
     assert shape == (4, 64) and kind == gguf.GGMLQuantizationType.Q8_0 and np.array_equal(rows, packed)
 
 
+def test_gemma_merges_follow_the_scores():
+    # "abc" can be cut as a|bc or ab|c; of the pairs that exist, the one whose token scores higher is merged first.
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "a", "b", "c", "ab", "bc", "abc", "\u2581"]
+    made = make_demo_model.make_tokenizer({
+        "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [3, 3, 3, 2] + [1] * 7,
+        "tokenizer.ggml.scores": [0, 0, 0, 0, -9, -9, -9, -2, -1, -3, -9], "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 3})
+    assert made["model"]["merges"] == [["b", "c"], ["a", "b"], ["a", "bc"], ["ab", "c"]]
+    assert [t["content"] for t in made["added_tokens"]] == ["<pad>", "<eos>", "<bos>"]
+    tokenizer = Tokenizer.from_str(json.dumps(made))
+    assert tokenizer.encode("abc").tokens == ["<bos>", "abc"] and tokenizer.encode("ab bc").tokens == ["<bos>", "ab", "\u2581", "bc"]
+
+
+def test_gemma_norms_have_names_of_their_own():
+    assert make_demo_model.transformers_name("blk.3.ffn_norm.weight", {"model_type": "gemma3_text"}) == \
+        "model.layers.3.pre_feedforward_layernorm.weight"
+    assert make_demo_model.transformers_name("blk.3.ffn_norm.weight", {"model_type": "llama"}) == \
+        "model.layers.3.post_attention_layernorm.weight"
+
+
 def run(*arguments, **environment):
     return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False,
                           env=os.environ | environment)
@@ -107,6 +128,12 @@ def test_tokenizer_of_a_made_model(name):
         assert tokenizer("<tool_call><|fim_prefix|><|video_pad|>")["input_ids"] == [151657, 151659, 151656]
         assert len(tokenizer("[PAD151665]")["input_ids"]) > 1
         assert tokenizer.decode([151657, 151645, 40], skip_special_tokens=True) == "<tool_call>I"
+    elif name.startswith("gemma"):
+        # The beginning of text, words with the space in front, bytes of what the vocabulary lacks, digits one by one.
+        assert tokenizer("")["input_ids"] == [2] and tokenizer.decode(tokenizer("the  tea")["input_ids"][1:]) == "the  tea"
+        assert len(tokenizer("12345", add_special_tokens=False)["input_ids"]) == 5
+        assert tokenizer.convert_ids_to_tokens(tokenizer("the river", add_special_tokens=False)["input_ids"]) == ["the", "\u2581river"]
+        assert tokenizer("\U000E0001", add_special_tokens=False)["input_ids"] == [238 + b for b in "\U000E0001".encode()]
     else:
         assert len(tokenizer("12345", add_special_tokens=False)["input_ids"]) == 5
         assert tokenizer("<jupyter_code><|im_end|>", add_special_tokens=False)["input_ids"] == [13, 2]

@@ -33,7 +33,7 @@ using testing::WorstRelative;
 
 // As in decoder_test.
 constexpr double kFloatTolerance = 1e-4;
-constexpr double kBFloat16Tolerance = 6e-2;
+constexpr double kBFloat16Times = 1.35;
 
 class DeviceTest : public ::testing::Test {
  protected:
@@ -97,15 +97,24 @@ TEST_F(DeviceTest, TinyModelsEqualTransformersInFloat32) {
   EXPECT_GT(models, 0);
 }
 
-TEST_F(DeviceTest, BFloat16StaysNearTransformersBFloat16) {
-  const auto golden = ReadTensors(TinyPath("traces/qwen2-bf16-bfloat16.plain.safetensors"));
-  model::DecoderOptions options;
-  options.dtype = at::kBFloat16;
-  TraceResult result;
-  const absl::Status status = WithDeviceDecoder(
-      "qwen2-bf16", options, [&](model::Decoder& decoder) { return RunTinyTrace(decoder, RowsOf(golden), {}, true, result); });
-  ASSERT_TRUE(status.ok()) << status;
-  EXPECT_LT(WorstRelative(result.logits, golden.at("logits")), kBFloat16Tolerance);
+// How far a result is from the exact one, over all its elements.
+double Distance(const at::Tensor& got, const at::Tensor& exact) {
+  return (at::norm(got - exact) / at::norm(exact)).item<double>();
+}
+
+TEST_F(DeviceTest, BFloat16IsAsNearToFloat32AsTransformersBFloat16) {
+  for (const char* model : {"qwen2-bf16", "qwen3-bf16", "gemma2-bf16", "mixtral-bf16"}) {
+    const std::string trace = TinyPath("traces/" + std::string(model));
+    const at::Tensor exact = ReadTensors(trace + ".plain.safetensors").at("logits");
+    const auto rounded = ReadTensors(trace + "-bfloat16.plain.safetensors");
+    model::DecoderOptions options;
+    options.dtype = at::kBFloat16;
+    TraceResult result;
+    const absl::Status status = WithDeviceDecoder(
+        model, options, [&](model::Decoder& decoder) { return RunTinyTrace(decoder, RowsOf(rounded), {}, true, result); });
+    ASSERT_TRUE(status.ok()) << model << ": " << status;
+    EXPECT_LT(Distance(result.logits, exact) / Distance(rounded.at("logits"), exact), kBFloat16Times) << model;
+  }
 }
 
 TEST_F(DeviceTest, GeneratesWhatTheCpuGenerates) {

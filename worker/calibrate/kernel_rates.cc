@@ -4,13 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 
 #include "sharding/status_macros.h"
+#include "worker/edit/projection.h"
 #include "worker/model/attention.h"
 #include "worker/model/device_memory.h"
 #include "worker/model/rope.h"
-#include "worker/steer/orthogonalize.h"
 
 namespace bearing::worker {
 namespace {
@@ -192,9 +193,17 @@ absl::StatusOr<double> KernelRates::Vocabulary() {
 absl::StatusOr<double> KernelRates::Edit(at::ScalarType stored) {
   const int64_t columns = std::clamp<int64_t>((int64_t{1} << 22) / shapes_.d_model, 1, std::max<int64_t>(1, shapes_.columns));
   const at::Tensor weight = at::rand({shapes_.d_model, columns}).to(stored);
-  const at::Tensor direction = at::ones({shapes_.d_model}, at::kDouble);
-  BEARING_ASSIGN_OR_RETURN(const double seconds,
-                           TimeOnAllRanks(comm_, [&] { steer::Orthogonalized(weight, direction, 0).contiguous(); }));
+  const double element = 1.0 / std::sqrt(static_cast<double>(shapes_.d_model));
+  const edit::Basis basis{shapes_.d_model, 1, std::vector<double>(static_cast<size_t>(shapes_.d_model), element)};
+  const sharding::DType dtype = stored == at::kFloat  ? sharding::DType::kF32
+                                : stored == at::kHalf ? sharding::DType::kF16
+                                                      : sharding::DType::kBF16;
+  char* const values = static_cast<char*>(weight.data_ptr());
+  BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
+                             edit::ColumnSums sums(1, columns);
+                             edit::SumColumns(basis, dtype, values, 0, shapes_.d_model, columns, &sums);
+                             edit::RemoveFromColumns({.basis = &basis}, sums, dtype, values, 0, shapes_.d_model, columns);
+                           }));
   return D(weight.numel()) / seconds;
 }
 
