@@ -118,7 +118,7 @@ absl::Status LocalService::StartCoordinator(const std::function<bool()>& interru
 absl::Status LocalService::StartWorkers() {
   const std::vector<std::string> arguments =
       MpirunArguments({.mpirun = options_.mpirun, .ranks = options_.ranks, .is_root = geteuid() == 0},
-                      BehindKillLauncher({options_.worker, "serve", "--coordinator", address_}));
+                      BehindKillLauncher({options_.worker, "serve", "--coordinator", address_, "--device", options_.device}));
   absl::StatusOr<ChildProcess> child = ChildProcess::Start(
       {.arguments = BehindLauncher(arguments), .environment = ThreadEnvironment(options_.threads), .log_path = worker_log()});
   if (!child.ok()) return child.status();

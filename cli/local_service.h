@@ -21,7 +21,8 @@ struct LocalServiceOptions {
   std::string mpirun;
   std::string folder;  // For the store and the logs; made when missing.
   int ranks = 2;
-  int threads = 1;  // A rank.
+  int threads = 1;              // A rank.
+  std::string device = "auto";  // As of `bearing-worker serve`.
 };
 
 // Finds the three programs. NotFound says what to do about the missing one.

@@ -26,6 +26,7 @@ constexpr int kLogLines = 20;
 struct RunOptions {
   SpecOptions spec;
   int threads = 0;
+  std::string device = "auto";
 };
 
 constexpr char kResumeHint[] = "Running the same command again resumes from the last finished stage.";
@@ -99,6 +100,7 @@ int RunLocally(const RunOptions& options, bearing::v1::JobSpec spec, SignalFile&
   programs->folder = absl::StrCat(spec.output(), "/.bearing/service");
   programs->ranks = spec.ranks();
   programs->threads = ThreadsPerRank(options.threads, AvailableCores(), spec.ranks());
+  programs->device = options.device;
   absl::StatusOr<std::unique_ptr<LocalService>> service = LocalService::Open(*std::move(programs));
   if (!service.ok()) return Fail(service.status());
   const absl::Status started = (*service)->StartCoordinator([&signals] { return signals.Take(); });
@@ -140,6 +142,11 @@ void AddRunCommand(CommandLine& line) {
   command->add_option("--model", options->spec.model, "Model folder, instead of the job file's");
   command->add_option("--threads", options->threads, "Threads a rank (default: the cores shared out)")
       ->check(CLI::Range(1, 1024));
+  command
+      ->add_option("--device", options->device,
+                   "Where the workers compute; auto = a GPU a rank where there are enough, else cpu")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command->footer(
       "Starts a coordinator on loopback and the workers, runs the job, shows its progress and stops everything again.\n"
       "Logs: OUT/.bearing/service/. Ctrl-C cancels the job; running the same command again resumes it from the last\n"

@@ -27,6 +27,7 @@ struct TraceOptions {
   std::string dtype;
   std::string ablate;
   std::string add;
+  std::string device;
   int layer = -1;
   int ranks = 1;
   int threads = 0;
@@ -70,6 +71,7 @@ std::vector<std::string> WorkerArguments(const std::string& worker, const TraceO
   append("--dtype", options.dtype);
   append("--ablate", options.ablate);
   append("--add", options.add);
+  append("--device", options.device);
   if (options.layer >= 0) append("--layer", absl::StrCat(options.layer));
   return all;
 }
@@ -104,6 +106,8 @@ void AddTraceCommand(CommandLine& line) {
       ->check(CLI::IsMember({"float32", "bfloat16"}));
   command->add_option("--ablate", options->ablate, "Direction file to remove at every layer");
   command->add_option("--add", options->add, "Direction file to add, at --layer");
+  command->add_option("--device", options->device, "Where to compute (default auto: a GPU a rank where there are enough)")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   command->add_option("--layer", options->layer, "Layer of --add")->check(CLI::Range(0, 100000));
   command->add_option("--threads", options->threads, "Threads a rank (default: the cores shared out)")
       ->check(CLI::Range(1, 1024));

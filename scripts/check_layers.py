@@ -24,6 +24,11 @@ EXTERNAL = [(r"^(ATen|c10|torch)/", "torch"), (r"^(google/protobuf|bearing/v1/.*
             (r"^(grpc|grpcpp|bearing/v1/.*\.grpc\.pb\.h)", "grpc")]
 
 
+# Headers of CUDA, NCCL and the CUDA half of libtorch, and the sources of libbearing_cuda.so, which alone may include them.
+CUDA_HEADER = re.compile(r"^(cuda|nccl|cublas|cudnn|nv_|nvtx|c10/cuda/|ATen/cuda/|torch/csrc/cuda/)")
+CUDA_SOURCES = {"worker/comm/cuda_library.cc", "worker/comm/nccl_communicator.cc"}
+
+
 def layer(path):
     parts = path.split("/")
     two = "/".join(parts[:2])
@@ -42,6 +47,8 @@ def main():
             if not match:
                 continue
             header = match.group(1)
+            if CUDA_HEADER.match(header) and name not in CUDA_SOURCES:
+                problems.append(f"{name}:{number}: only {' and '.join(sorted(CUDA_SOURCES))} may include {header}")
             target = next((kind for pattern, kind in EXTERNAL if re.match(pattern, header)), None) or layer(header)
             if target and target != mine and target not in MAY_INCLUDE[mine]:
                 problems.append(f"{name}:{number}: {mine} must not include {header} ({target})")

@@ -17,6 +17,23 @@ APT_PACKAGES=(g++ cmake ninja-build ccache mold pkg-config
 
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
+# Says why there is no NVIDIA GPU; fails where there is one. Asks the driver alone.
+no_gpu() {
+  python3 - <<'PYTHON'
+import ctypes, sys
+try:
+    driver = ctypes.CDLL("libcuda.so.1")
+except OSError as error:
+    print(f"no NVIDIA driver: {error}")
+    sys.exit(0)
+devices = ctypes.c_int(0)
+code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(devices))
+if code == 0 and devices.value > 0:
+    sys.exit(1)
+print(f"the NVIDIA driver finds no device: error {code}")
+PYTHON
+}
+
 # step NAME COMMAND...: says what is being done and how long it took; shows the log only when it fails.
 step() {
   local name=$1 start log

@@ -22,7 +22,8 @@
 #include "sharding/status_macros.h"
 #include "worker/calibrate/disk_rates.h"
 #include "worker/calibrate/kernel_rates.h"
-#include "worker/memory.h"
+#include "worker/device.h"
+#include "worker/model/device_memory.h"
 #include "worker/model/weight_loader.h"
 
 namespace bearing::worker {
@@ -90,11 +91,13 @@ KernelShapes ShapesOf(const sharding::ModelConfig& config, const sharding::Shard
 
 // Seconds of one all-reduce: a fixed number of them, since all ranks must take part in each.
 absl::StatusOr<double> TimeAllReduce(comm::Communicator& comm, int64_t elements, at::ScalarType type, int times) {
-  at::Tensor tensor = at::zeros({elements}, type);
+  at::Tensor tensor = at::zeros({elements}, at::device(comm.device()).dtype(type));
   BEARING_RETURN_IF_ERROR(comm.AllReduce(tensor, comm::ReduceOp::kSum));
+  model::Synchronize(comm.device());
   BEARING_RETURN_IF_ERROR(comm.Barrier());
   const auto start = std::chrono::steady_clock::now();
   for (int i = 0; i < times; ++i) BEARING_RETURN_IF_ERROR(comm.AllReduce(tensor, comm::ReduceOp::kSum));
+  model::Synchronize(comm.device());
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   return Largest(comm, took.count() / times);
 }
@@ -198,7 +201,7 @@ absl::StatusOr<sharding::ModelConfig> ReadConfig(const std::string& path) {
   return sharding::ParseModelConfig(text, path);
 }
 
-absl::Status Calibrate(comm::Communicator& comm, const CalibrateOptions& options) {
+absl::Status Calibrate(comm::Communicator& comm, const CalibrateOptions& options, const std::string& device_name) {
   const absl::StatusOr<sharding::ModelConfig> config = ReadConfig(options.config);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, config.status()));
   const int64_t plan_ranks = options.plan_ranks > 0 ? options.plan_ranks : comm.size();
@@ -208,20 +211,23 @@ absl::Status Calibrate(comm::Communicator& comm, const CalibrateOptions& options
   BEARING_ASSIGN_OR_RETURN(const at::ScalarType stored, model::ToScalarType(config->dtype));
 
   jobs::Machine machine;
-  machine.name = ProcessorName();
+  machine.is_gpu = comm.device().is_cuda();
+  machine.name = machine.is_gpu ? device_name : ProcessorName();
   machine.measured = true;
   machine.dtype = options.dtype;
   machine.ranks = comm.size();
   machine.ranks_per_node = comm.size();
   machine.threads = at::get_num_threads();
-  BEARING_ASSIGN_OR_RETURN(const double memory, Smallest(comm, static_cast<double>(AvailableMemoryBytes() / comm.size())));
+  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm, comm.size());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, free.status()));
+  BEARING_ASSIGN_OR_RETURN(const double memory, Smallest(comm, static_cast<double>(*free)));
   machine.memory_bytes_per_rank = static_cast<int64_t>(memory);
   BEARING_ASSIGN_OR_RETURN(machine.process_bytes, MeasureProcess(comm, options.config, dtype));
 
   const KernelShapes shapes = ShapesOf(*config, *plan, options);
   // All ranks take rank 0's choice, as the decoder does.
-  std::string path;
-  if (comm.rank() == 0) path = model::GemmPathName(model::ChooseGemmPath(dtype));
+  std::string path = model::GemmPathName(model::GemmPath::kPlain);
+  if (comm.rank() == 0 && !machine.is_gpu) path = model::GemmPathName(model::ChooseGemmPath(dtype));
   BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(path, 0));
   machine.gemm_path = path;
   KernelRates rates(comm, shapes, dtype, model::GemmPathFromName(path).value_or(model::GemmPath::kPlain));
@@ -235,9 +241,9 @@ absl::Status Calibrate(comm::Communicator& comm, const CalibrateOptions& options
 
 }  // namespace
 
-absl::Status RunCalibrate(comm::Communicator& comm, const CalibrateOptions& options) {
+absl::Status RunCalibrate(comm::Communicator& comm, const CalibrateOptions& options, const std::string& device_name) {
   try {
-    return Calibrate(comm, options);
+    return Calibrate(comm, options, device_name);
   } catch (const std::exception& error) {
     if (comm.size() > 1) comm.Abort(error.what());
     return absl::InternalError(error.what());

@@ -21,7 +21,8 @@ struct CalibrateOptions {
 };
 
 // Prints a line of JSON (jobs/plan/machine.h) on rank 0. Collective.
-absl::Status RunCalibrate(comm::Communicator& comm, const CalibrateOptions& options);
+// `device_name`: what the measurement is called where it is made on a device.
+absl::Status RunCalibrate(comm::Communicator& comm, const CalibrateOptions& options, const std::string& device_name);
 
 }  // namespace bearing::worker
 

@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
-#include "worker/memory.h"
+#include "worker/device.h"
 
 namespace bearing::worker {
 
@@ -55,7 +55,9 @@ absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
   if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
   const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[grid.tensor_parallel->rank()]);
   const auto bytes = elements.resident * static_cast<int64_t>(c10::elementSize(ComputeType(spec)));
-  const bool fits = sharding::FitsResident(bytes, AvailableMemoryBytes() / ranks_on_host);
+  const absl::StatusOr<int64_t> memory = RankMemoryBytes(*comm, ranks_on_host);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, memory.status()));
+  const bool fits = sharding::FitsResident(bytes, *memory);
   at::Tensor misfits = at::full({1}, fits ? 0 : 1, at::kLong);
   BEARING_RETURN_IF_ERROR(comm->AllReduce(misfits, comm::ReduceOp::kMax));
   return misfits.item<int64_t>() == 0 ? model::Residency::kResident : model::Residency::kStreamed;

@@ -1,5 +1,6 @@
 #include "worker/serve.h"
 
+#include <ATen/ATen.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -11,7 +12,7 @@
 #include "absl/time/clock.h"
 #include "sharding/status_macros.h"
 #include "worker/coordinator_link.h"
-#include "worker/memory.h"
+#include "worker/device.h"
 #include "worker/task_runner.h"
 #include "worker/version.h"
 
@@ -62,16 +63,22 @@ Next WaitForJob(CoordinatorLink& link, const ServeOptions& options, std::unique_
 }  // namespace
 
 absl::Status Serve(comm::Communicator& comm, const ServeOptions& options) {
+  const absl::StatusOr<int64_t> memory = RankMemoryBytes(comm, comm.size());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, memory.status()));
+  at::Tensor negated = at::full({1}, -*memory, at::kLong);  // The smallest of all ranks is the largest negative.
+  BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));
+  const bool on_gpu = comm.device().is_cuda();
   std::unique_ptr<CoordinatorLink> link;
   if (comm.rank() == 0) {
     bearing::v1::WorkerGroup group;
     group.set_id(NewGroupId());
     group.set_ranks(comm.size());
-    group.set_memory_bytes_per_rank(AvailableMemoryBytes() / comm.size());
-    group.set_device("cpu");
+    group.set_memory_bytes_per_rank(-negated.item<int64_t>());
+    group.set_device(on_gpu ? "cuda" : "cpu");
     group.set_version(kVersion);
     link = CoordinatorLink::Connect(options.coordinator, group);
-    Log(absl::StrCat("group ", group.id(), " of ", comm.size(), " rank(s) serves ", options.coordinator));
+    Log(absl::StrCat("group ", group.id(), " of ", comm.size(), " rank(s) serves ", options.coordinator, " on ",
+                     options.device_name));
   }
   while (true) {
     std::unique_ptr<LeasedJob> job;

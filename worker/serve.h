@@ -12,6 +12,7 @@ namespace bearing::worker {
 
 struct ServeOptions {
   std::string coordinator;
+  std::string device_name = "cpu";  // For the log.
   // Leave after so long without a job. Infinite = never.
   absl::Duration exit_when_idle = absl::InfiniteDuration();
 };

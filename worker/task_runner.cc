@@ -15,7 +15,7 @@
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "storage/model_source.h"
-#include "worker/memory.h"
+#include "worker/device.h"
 #include "worker/stages/stages.h"
 
 namespace bearing::worker {
@@ -146,7 +146,9 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
   // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const int64_t memory = sharding::ActivationMemory(AvailableMemoryBytes() / context.ranks_on_host);
+  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm, context.ranks_on_host);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, free.status()));
+  const int64_t memory = sharding::ActivationMemory(*free);
   const sharding::ModelConfig& config = context.reader->config();
   at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
   BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));

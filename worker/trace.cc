@@ -16,8 +16,8 @@
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
 #include "storage/model_source.h"
-#include "worker/memory.h"
 #include "worker/model/decoder.h"
+#include "worker/model/device_memory.h"
 #include "worker/steer/direction_file.h"
 #include "worker/steer/row_batches.h"
 
@@ -116,7 +116,7 @@ absl::Status Trace(comm::Communicator& comm, const TraceOptions& options) {
 
   const int64_t num_layers = reader.config().num_layers();
   const auto n = static_cast<int64_t>(rows->size());
-  at::Tensor residual = at::empty({n, num_layers + 1, reader.config().d_model}, at::kFloat);
+  at::Tensor residual = at::empty({n, num_layers + 1, reader.config().d_model}, at::device(comm.device()).dtype(at::kFloat));
   at::Tensor logits = comm.rank() == 0 ? at::empty({n, reader.config().vocab_size}, at::kFloat) : at::Tensor();
   const steer::RowBatcher batcher(reader.config(), *rows, /*keep=*/1);
   for (const steer::RowRange range : batcher.Cut(sharding::TokenBudget(reader.config(), int64_t{1} << 30))) {
@@ -124,7 +124,7 @@ absl::Status Trace(comm::Communicator& comm, const TraceOptions& options) {
     std::vector<int> segments;
     std::vector<int64_t> read;
     batcher.AppendGroup(range, *intervention, batch, segments, read);
-    const at::Tensor index = at::tensor(read, at::kLong);
+    const at::Tensor index = model::SendTensor(at::tensor(read, at::kLong), comm.device());
     const auto begin = static_cast<int64_t>(range.begin);
     const auto count = static_cast<int64_t>(range.size());
     model::RunOptions run;
@@ -136,7 +136,7 @@ absl::Status Trace(comm::Communicator& comm, const TraceOptions& options) {
     BEARING_ASSIGN_OR_RETURN(const at::Tensor all, comm.AllGather(decoder->LocalLogits(last).t().contiguous()));
     if (comm.rank() == 0) logits.narrow(0, begin, count).copy_(all.t());
   }
-  return comm::AgreeOnStatus(comm, comm.rank() == 0 ? Write(options, *rows, residual, logits) : absl::OkStatus());
+  return comm::AgreeOnStatus(comm, comm.rank() == 0 ? Write(options, *rows, residual.cpu(), logits) : absl::OkStatus());
 }
 
 }  // namespace

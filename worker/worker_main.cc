@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "worker/calibrate.h"
 #include "worker/comm/mpi_communicator.h"
+#include "worker/device.h"
 #include "worker/edit/edit_command.h"
 #include "worker/serve.h"
 #include "worker/trace.h"
@@ -117,6 +118,13 @@ int main(int argc, char** argv) {
   calibrate_command->add_option("--write-to", calibrate.write_to, "Time writing with a file in this folder")
       ->check(CLI::ExistingDirectory);
 
+  std::string device = "auto";
+  for (CLI::App* command : {serve_command, trace_command, calibrate_command}) {
+    command->add_option("--device", device, "Where to compute; auto = cuda where every rank has a device, else cpu")
+        ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+        ->capture_default_str();
+  }
+
   try {
     app.parse(argc, argv);
     if (*trace_command && trace.prompts.empty() && trace.token_ids.empty()) {
@@ -131,7 +139,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "bearing-worker: error: %s\n", comm.status().ToString().c_str());
     return 1;
   }
-  if (*trace_command) return Finish(**comm, bearing::worker::RunTrace(**comm, trace));
+  // The edit computes in host memory.
   if (*edit_command) {
     const bearing::edit::RankGroup group{(*comm)->rank(), (*comm)->size(), [&comm](const absl::Status& status) {
                                            return bearing::comm::AgreeOnStatus(**comm, status);
@@ -141,7 +149,14 @@ int main(int argc, char** argv) {
     if (absl::IsInternal(edited) && (*comm)->size() > 1) (*comm)->Abort(std::string(edited.message()));
     return Finish(**comm, edited);
   }
-  if (*calibrate_command) return Finish(**comm, bearing::worker::RunCalibrate(**comm, calibrate));
+  using bearing::worker::DeviceChoice;
+  const auto placed = bearing::worker::PlaceGroup(bearing::worker::DeviceChoiceFromName(device).value_or(DeviceChoice::kAuto),
+                                                  **comm, absl::Minutes(timeout_minutes));
+  if (!placed.ok()) return Finish(**comm, placed.status());
+  bearing::comm::Communicator& group = placed->on_device != nullptr ? *placed->on_device : **comm;
+  if (*trace_command) return Finish(group, bearing::worker::RunTrace(group, trace));
+  if (*calibrate_command) return Finish(group, bearing::worker::RunCalibrate(group, calibrate, placed->name));
   if (idle_seconds > 0) serve.exit_when_idle = absl::Seconds(idle_seconds);
-  return Finish(**comm, bearing::worker::Serve(**comm, serve));
+  serve.device_name = placed->why_cpu.empty() ? placed->name : "cpu (" + placed->why_cpu + ")";
+  return Finish(group, bearing::worker::Serve(group, serve));
 }

@@ -172,9 +172,13 @@ int main(int argc, char** argv) {
     std::printf("%s\n", machine->c_str());
     return 0;
   }
-  if (argc != 4 || std::string(argv[1]) != "serve" || std::string(argv[2]) != "--coordinator") return 2;
+  if (argc != 6 || std::string(argv[1]) != "serve" || std::string(argv[2]) != "--coordinator" ||
+      std::string(argv[4]) != "--device") {
+    return 2;
+  }
   if (Variable("OMPI_COMM_WORLD_RANK", "0") != "0") {
     while (true) pause();
   }
+  std::fprintf(stderr, "fake worker: device=%s\n", argv[5]);
   FakeGroup(argv[3], mode, std::atoi(Variable("OMPI_COMM_WORLD_SIZE", "1").c_str())).Serve();
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/mpirun.h"
+#include "jobs/artifacts.h"
 #include "tests/cli/job_folder.h"
 #include "tests/cli/program.h"
 
@@ -52,6 +53,20 @@ TEST_F(RunTest, ShowsStagesAndTheResult) {
   EXPECT_THAT(run->Output(), HasSubstr(job_.out() + "/checkpoint"));
   EXPECT_TRUE(std::filesystem::exists(job_.out() + "/.bearing/service/worker.log"));
   EXPECT_TRUE(std::filesystem::exists(job_.out() + "/.bearing/service/coordinator.log"));
+}
+
+TEST_F(RunTest, HandsTheDeviceToTheWorkers) {
+  for (const char* device : {"", "cpu"}) {
+    const auto run = Start("fail", *device != 0 ? std::vector<std::string>{"--device", device} : std::vector<std::string>());
+    EXPECT_EQ(run->Wait(), 1) << run->Errors();
+    EXPECT_THAT(run->Errors(), HasSubstr("worker.log"));
+    const auto log = jobs::ReadFile(job_.out() + "/.bearing/service/worker.log");
+    ASSERT_TRUE(log.ok()) << log.status();
+    EXPECT_THAT(*log, HasSubstr(std::string("fake worker: device=") + (*device != 0 ? device : "auto")));
+  }
+  const auto wrong = Start("fail", {"--device", "tpu"});
+  EXPECT_EQ(wrong->Wait(), 2);
+  EXPECT_THAT(wrong->Errors(), HasSubstr("--device"));
 }
 
 TEST_F(RunTest, WritesJsonToStandardOutputAlone) {

@@ -36,11 +36,11 @@ class TraceTest : public ::testing::Test {
 TEST_F(TraceTest, BecomesTheWorker) {
   Program trace =
       Start({"--model", folder_ / "model", "--token-ids", folder_ / "ids.json", "--out", folder_ / "out.safetensors", "--dtype",
-             "bfloat16", "--add", folder_ / "direction.safetensors", "--layer", "3", "--threads", "5"});
+             "bfloat16", "--add", folder_ / "direction.safetensors", "--layer", "3", "--threads", "5", "--device", "cpu"});
   EXPECT_EQ(trace.Wait(), 0) << trace.Errors();
   EXPECT_EQ(trace.Output(), "trace\n--model\n" + folder_ / "model" + "\n--out\n" + (folder_ / "out.safetensors") +
                                 "\n--token-ids\n" + (folder_ / "ids.json") + "\n--dtype\nbfloat16\n--add\n" +
-                                (folder_ / "direction.safetensors") + "\n--layer\n3\nranks=1 threads=5\n");
+                                (folder_ / "direction.safetensors") + "\n--device\ncpu\n--layer\n3\nranks=1 threads=5\n");
 }
 
 TEST_F(TraceTest, MoreRanksGoThroughMpirun) {

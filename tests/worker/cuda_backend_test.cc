@@ -12,15 +12,13 @@
 #include "sharding/status_macros.h"
 #include "tests/worker/communicator_conformance.h"
 #include "tests/worker/grid_conformance.h"
+#include "tests/worker/need_device.h"
 #include "worker/comm/thread_communicator.h"
 
 namespace bearing::comm {
 namespace {
 
 using ::testing::HasSubstr;
-
-#define SKIP_WITHOUT_DEVICE() \
-  if (std::string why; !CudaAvailable(&why)) GTEST_SKIP() << "no CUDA device: " << why
 
 TEST(LoadCudaTest, NamesTheLibraryThatIsMissing) {
   const absl::Status status = LoadCuda("/no/such/libbearing_cuda.so");
@@ -51,6 +49,7 @@ TEST(LoadCudaTest, GivesATenItsCudaHalf) {
   std::string why;
   EXPECT_EQ(at::hasCUDA(), CudaAvailable(&why)) << why;
   EXPECT_TRUE(c10::impl::hasDeviceGuardImpl(at::kCUDA));
+  EXPECT_EQ(at::globalContext().allowBF16ReductionCuBLAS(), at::CuBLASReductionOption::DisallowReducedPrecisionAllowSplitK);
 }
 
 TEST(CudaAvailableTest, SaysWhyNot) {

@@ -28,9 +28,12 @@ struct Case {
   std::string model;
   std::string kind;  // plain, ablated, added
   int ranks;
+  bool aten_ops = false;  // What runs on a device, here on the CPU.
 };
 
-std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.model << " " << c.kind << " tp=" << c.ranks; }
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.model << " " << c.kind << " tp=" << c.ranks << (c.aten_ops ? " aten" : "");
+}
 
 model::Intervention InterventionOf(const std::string& model, const std::string& kind, int64_t d_model) {
   model::Intervention intervention;
@@ -54,9 +57,12 @@ TEST_P(DecoderTest, EqualsTransformersInFloat32) {
   const steer::Rows rows = RowsOf(golden);
   for (const bool share_prefix : {true, false}) {
     TraceResult result;
-    const absl::Status status = WithDecoder(TinyPath(c.model), c.ranks, at::kFloat, [&](model::Decoder& decoder) {
-      return RunTinyTrace(decoder, rows, InterventionOf(c.model, c.kind, decoder.config().d_model), share_prefix, result);
-    });
+    const absl::Status status = WithDecoder(
+        TinyPath(c.model), c.ranks, at::kFloat,
+        [&](model::Decoder& decoder) {
+          return RunTinyTrace(decoder, rows, InterventionOf(c.model, c.kind, decoder.config().d_model), share_prefix, result);
+        },
+        model::GemmPath::kPlain, model::Residency::kResident, 1 << 16, c.aten_ops);
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_LT(WorstRelative(result.residual, golden.at("residual")), kFloatTolerance) << "share_prefix=" << share_prefix;
     EXPECT_LT(WorstRelative(result.logits, golden.at("logits")), kFloatTolerance) << "share_prefix=" << share_prefix;
@@ -81,6 +87,7 @@ std::vector<Case> AllCases() {
   for (const std::string& model : TinyModels()) {
     for (const char* kind : {"plain", "ablated", "added"}) {
       for (const int ranks : {1, 2, 3, 4}) cases.push_back({model, kind, ranks});
+      for (const int ranks : {1, 2}) cases.push_back({model, kind, ranks, /*aten_ops=*/true});
     }
   }
   return cases;
@@ -93,10 +100,11 @@ double Distance(const at::Tensor& got, const at::Tensor& exact) {
   return (at::norm(got - exact) / at::norm(exact)).item<double>();
 }
 
-class DecoderBFloat16Test : public ::testing::TestWithParam<std::tuple<std::string, std::string, model::GemmPath, int>> {};
+class DecoderBFloat16Test
+    : public ::testing::TestWithParam<std::tuple<std::string, std::string, model::GemmPath, int, /*aten_ops*/ bool>> {};
 
 TEST_P(DecoderBFloat16Test, IsAsNearToFloat32AsTransformersBFloat16) {
-  const auto& [name, kind, path, ranks] = GetParam();
+  const auto& [name, kind, path, ranks, aten_ops] = GetParam();
   const auto exact = ReadTensors(TinyPath("traces/" + name + "." + kind + ".safetensors"));
   const auto rounded = ReadTensors(TinyPath("traces/" + name + "-bfloat16." + kind + ".safetensors"));
   ASSERT_FALSE(exact.empty() || rounded.empty());
@@ -106,7 +114,7 @@ TEST_P(DecoderBFloat16Test, IsAsNearToFloat32AsTransformersBFloat16) {
       [&, &name = name, &kind = kind](model::Decoder& decoder) {
         return RunTinyTrace(decoder, RowsOf(exact), InterventionOf(name, kind, decoder.config().d_model), true, result);
       },
-      path);
+      path, model::Residency::kResident, 1 << 16, aten_ops);
   ASSERT_TRUE(status.ok()) << status;
   const double residual =
       Distance(result.residual, exact.at("residual")) / Distance(rounded.at("residual"), exact.at("residual"));
@@ -121,7 +129,13 @@ INSTANTIATE_TEST_SUITE_P(TinyModels, DecoderBFloat16Test,
                                             ::testing::Values("plain", "ablated", "added"),
                                             ::testing::Values(model::GemmPath::kPlain, model::GemmPath::kWidened,
                                                               model::GemmPath::kWidenedPacked),
-                                            ::testing::Values(1, 2, 3)));
+                                            ::testing::Values(1, 2, 3), ::testing::Values(false)));
+
+INSTANTIATE_TEST_SUITE_P(OnAten, DecoderBFloat16Test,
+                         ::testing::Combine(::testing::Values("qwen2-bf16", "qwen3-bf16", "gemma2-bf16", "mixtral-bf16"),
+                                            ::testing::Values("plain", "ablated", "added"),
+                                            ::testing::Values(model::GemmPath::kPlain), ::testing::Values(1, 2),
+                                            ::testing::Values(true)));
 
 TEST(DecoderGroupsTest, GroupsOfOneBatchGiveWhatSeparateBatchesGive) {
   const auto golden = ReadTensors(TinyPath("traces/llama-tied.plain.safetensors"));

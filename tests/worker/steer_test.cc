@@ -15,6 +15,7 @@ namespace bearing::steer {
 namespace {
 
 using bearing::testing::Layout;
+using bearing::testing::OnAten;
 using bearing::testing::ReadTensors;
 using bearing::testing::RowsOf;
 using bearing::testing::RunTinyTrace;
@@ -58,7 +59,8 @@ TEST(RowBatcherTest, CutsByTokensAndSharesThePrefix) {
 TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
   const Rows rows = TinyRows("llama-tied");
   at::Tensor reference;
-  for (const Layout layout : {Layout{1, 1}, Layout{2, 2}, Layout{4, 4}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2}}) {
+  for (const Layout layout :
+       {Layout{1, 1}, Layout{2, 2}, Layout{4, 4}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2}, OnAten({2, 2})}) {
     for (const int64_t budget : {int64_t{8}, int64_t{4096}}) {
       at::Tensor mean;
       const absl::Status status = WithReplicas(TinyPath("llama-tied"), layout, [&](Replicas& replicas) -> absl::Status {
@@ -155,9 +157,9 @@ TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
   ASSERT_TRUE(plain.ok()) << plain;
 
   constexpr auto kStreamed = model::Residency::kStreamed;
-  for (const Layout layout :
-       {Layout{1, 1}, Layout{2, 2}, Layout{3, 3}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2}, Layout{1, 1, kStreamed},
-        Layout{2, 2, kStreamed}, Layout{2, 1, kStreamed}, Layout{2, 2, kStreamed, 60}}) {
+  for (const Layout layout : {Layout{1, 1}, Layout{2, 2}, Layout{3, 3}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2},
+                              Layout{1, 1, kStreamed}, Layout{2, 2, kStreamed}, Layout{2, 1, kStreamed},
+                              Layout{2, 2, kStreamed, 60}, OnAten({1, 1}), OnAten({2, 2, kStreamed, 60})}) {
     for (const int64_t budget : {int64_t{20}, int64_t{100}, int64_t{4096}}) {
       const auto body = [&](Replicas& replicas) -> absl::Status {
         CandidateScorer scorer(replicas, positive, negative, tokens, budget);
@@ -247,8 +249,8 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
     return absl::OkStatus();
   });
   ASSERT_TRUE(plain.ok()) << plain;
-  for (const Layout layout :
-       {Layout{1, 1}, Layout{2, 2}, Layout{2, 2, model::Residency::kStreamed}, Layout{2, 1}, Layout{4, 2}}) {
+  for (const Layout layout : {Layout{1, 1}, Layout{2, 2}, Layout{2, 2, model::Residency::kStreamed}, Layout{2, 1}, Layout{4, 2},
+                              OnAten({1, 1}), OnAten({2, 2, model::Residency::kStreamed})}) {
     for (const int64_t budget : {int64_t{16}, int64_t{4096}}) {
       const absl::Status status = WithReplicas(folder, layout, [&](Replicas& replicas) -> absl::Status {
         std::vector<GenerationTask> tasks;
@@ -257,7 +259,8 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
         options.max_new_tokens = kNew;
         options.budget = budget;
         BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(replicas, tasks, options));
-        EXPECT_EQ(got, want) << "ranks=" << layout.ranks << " tp=" << layout.tensor_parallel << " budget=" << budget;
+        EXPECT_EQ(got, want) << "ranks=" << layout.ranks << " tp=" << layout.tensor_parallel << " budget=" << budget
+                             << " aten=" << layout.aten_ops;
         return absl::OkStatus();
       });
       ASSERT_TRUE(status.ok()) << status;

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -23,7 +24,12 @@
 
 namespace bearing::testing {
 
-inline std::string TinyPath(const std::string& name) { return std::string(BEARING_SOURCE_DIR) + "/tests/golden/tiny/" + name; }
+// Where they lie; a program that was carried elsewhere is told by a variable (scripts/pack_gpu).
+inline std::string TinyPath(const std::string& name) {
+  const char* carried = std::getenv("BEARING_TINY_MODELS");
+  return carried != nullptr ? std::string(carried) + "/" + name
+                            : std::string(BEARING_SOURCE_DIR) + "/tests/golden/tiny/" + name;
+}
 
 // All F32 and I64 tensors of a small safetensors file.
 inline std::map<std::string, at::Tensor> ReadTensors(const std::string& path) {
@@ -64,7 +70,8 @@ inline double WorstRelative(const at::Tensor& got, const at::Tensor& want) {
 inline absl::Status WithDecoder(const std::string& folder, int ranks, at::ScalarType dtype,
                                 const std::function<absl::Status(model::Decoder&)>& body,
                                 model::GemmPath path = model::GemmPath::kPlain,
-                                model::Residency residency = model::Residency::kResident, int64_t stream_tokens = 1 << 16) {
+                                model::Residency residency = model::Residency::kResident, int64_t stream_tokens = 1 << 16,
+                                bool aten_ops = false) {
   return comm::RunThreadRanks(ranks, [&](comm::Communicator& comm) -> absl::Status {
     auto reader = sharding::CheckpointReader::Open(folder);
     if (!reader.ok()) return reader.status();
@@ -75,6 +82,7 @@ inline absl::Status WithDecoder(const std::string& folder, int ranks, at::Scalar
     options.gemm_path = path;
     options.residency = residency;
     options.stream_tokens = stream_tokens;
+    options.aten_ops = aten_ops;
     auto decoder = model::Decoder::Load(**reader, *plan, comm, options);
     if (!decoder.ok()) return decoder.status();
     return body(**decoder);
@@ -87,7 +95,14 @@ struct Layout {
   int tensor_parallel = 1;  // The rest are replicas.
   model::Residency residency = model::Residency::kResident;
   int64_t stream_tokens = 1 << 16;
+  bool aten_ops = false;  // What runs on a device, here on the CPU.
 };
+
+// The layout with the operations of ATen.
+inline Layout OnAten(Layout layout) {
+  layout.aten_ops = true;
+  return layout;
+}
 
 // Runs `body` in fp32 with all replicas of the layout on thread ranks.
 inline absl::Status WithReplicas(const std::string& folder, const Layout& layout,
@@ -101,6 +116,7 @@ inline absl::Status WithReplicas(const std::string& folder, const Layout& layout
     options.gemm_path = model::GemmPath::kPlain;
     options.residency = layout.residency;
     options.stream_tokens = layout.stream_tokens;
+    options.aten_ops = layout.aten_ops;
     BEARING_ASSIGN_OR_RETURN(const auto decoder, model::Decoder::Load(*reader, plan, *grid.tensor_parallel, options));
     BEARING_ASSIGN_OR_RETURN(const auto replicas, steer::Replicas::Make(*decoder, grid));
     return body(*replicas);
@@ -130,7 +146,7 @@ inline absl::Status RunTinyTrace(model::Decoder& decoder, const steer::Rows& row
   const int64_t num_layers = decoder.config().num_layers();
   const int64_t n = static_cast<int64_t>(rows.size());
   at::Tensor residual = at::empty({n, num_layers + 1, decoder.config().d_model}, at::kFloat);
-  const at::Tensor index = at::tensor(read, at::kLong);
+  const at::Tensor index = at::tensor(read, at::kLong).to(decoder.device());
   model::RunOptions options;
   options.observe = [&](int64_t layer, const at::Tensor& x) {
     residual.select(1, layer).copy_(layer == num_layers ? x : x.index_select(0, index));
@@ -139,7 +155,7 @@ inline absl::Status RunTinyTrace(model::Decoder& decoder, const steer::Rows& row
   if (!last.ok()) return last.status();
   auto logits = decoder.comm().AllGather(decoder.LocalLogits(*last).t().contiguous());
   if (!logits.ok()) return logits.status();
-  if (decoder.comm().rank() == 0) result = {residual, logits->t().contiguous()};
+  if (decoder.comm().rank() == 0) result = {residual, logits->t().contiguous().cpu()};
   return absl::OkStatus();
 }
 

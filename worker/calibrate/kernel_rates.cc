@@ -10,7 +10,7 @@
 #include "sharding/status_macros.h"
 #include "worker/edit/projection.h"
 #include "worker/model/attention.h"
-#include "worker/model/kernels.h"
+#include "worker/model/device_memory.h"
 #include "worker/model/rope.h"
 
 namespace bearing::worker {
@@ -37,12 +37,14 @@ struct BlockProducts {
 
 absl::StatusOr<double> TimeOnAllRanks(comm::Communicator& comm, const std::function<void()>& work) {
   work();  // First calls allocate and choose kernels.
+  model::Synchronize(comm.device());
   BEARING_RETURN_IF_ERROR(comm.Barrier());
   std::vector<double> times;
   const double start = Now();
   while (times.size() < 3 || (times.size() < 50 && Now() - start < kSecondsOfOne)) {
     const double before = Now();
     work();
+    model::Synchronize(comm.device());
     times.push_back(Now() - before);
     if (times.size() >= 2 && Now() - start > kLongest) break;
   }
@@ -52,7 +54,7 @@ absl::StatusOr<double> TimeOnAllRanks(comm::Communicator& comm, const std::funct
   return std::max(slowest.item<double>(), 1e-9);
 }
 
-at::Tensor KernelRates::Random(at::IntArrayRef shape) const { return at::rand(shape).sub_(0.5).to(dtype_); }
+at::Tensor KernelRates::Random(at::IntArrayRef shape) const { return Made(at::rand(shape).sub_(0.5).to(dtype_)); }
 
 absl::StatusOr<std::vector<jobs::ProductRate>> KernelRates::Products() {
   const int64_t d = shapes_.d_model;
@@ -104,17 +106,22 @@ absl::StatusOr<double> KernelRates::Attention() {
   const int64_t q = shapes_.heads * shapes_.head_dim;
   const int64_t kv = shapes_.kv_heads * shapes_.head_dim;
   const model::KeyValues batch{qkv.narrow(1, q, kv), qkv.narrow(1, q + kv, kv)};
-  std::vector<model::AttentionRow> rows;
+  model::BatchView view;
+  view.positions.assign(tokens, 0);
+  view.is_long.assign(tokens, false);
   for (int64_t r = 0; r < kRows; ++r) {
     model::AttentionRow row;
     row.begin = p + r * own;
     row.num_queries = own;
     if (p > 0) row.spans[row.num_spans++] = {model::KeySource::kBatch, 0, p};
     row.spans[row.num_spans++] = {model::KeySource::kBatch, row.begin, own};
-    rows.push_back(row);
+    view.rows.push_back(row);
   }
+  model::PackedBatch packed;
+  packed.token_ids.assign(tokens, 0);
+  ops().Prepare(packed, comm_.device(), view);
   BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
-                             model::Attend(shape, qkv, rows, {batch, {}, {}});
+                             ops().Attend(shape, qkv, view, model::Tokens::kAll, {batch, {}});
                            }));
   return 4 * D(kRows * own) * D(p + own) * D(q) / seconds;
 }
@@ -136,34 +143,45 @@ absl::StatusOr<double> KernelRates::Elementwise() {
   const at::Tensor write = Random({t, shapes_.d_model});
   at::Tensor qkv = Random({t, (rotated + shapes_.kv_heads) * shapes_.head_dim});
   const at::Tensor gate_up = Random({t, 2 * shapes_.columns});
-  const model::NormGain gain{at::ones({shapes_.d_model}), true};
-  const at::Tensor basis = at::ones({1, shapes_.d_model}) * 1e-3;
+  const model::NormGain gain{Made(at::ones({shapes_.d_model})), true};
+  model::Intervention ablation;
+  ablation.ablate_basis = at::ones({1, shapes_.d_model}) * 1e-3;
   sharding::RopeSpec rope;
   rope.rotary_dim = shapes_.rotary_dim;
-  const model::RopeTable table = model::MakeRopeTable(rope, t);
-  std::vector<int32_t> positions(t);
-  std::iota(positions.begin(), positions.end(), 0);
+  model::RopeTable table = model::MakeRopeTable(rope, t);
+  table.cos = Made(table.cos);
+  table.sin = Made(table.sin);
+  model::BatchView plain;
+  plain.positions.resize(t);
+  std::iota(plain.positions.begin(), plain.positions.end(), 0);
+  plain.is_long.assign(t, false);
+  model::BatchView ablated = plain;
+  ablated.groups.push_back({&ablation, 0, t});
+  model::PackedBatch packed;
+  packed.token_ids.assign(t, 0);
+  ops().Prepare(packed, comm_.device(), plain);
+  ops().Prepare(packed, comm_.device(), ablated);
   BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
-                             model::RmsNorm(x, gain, 1e-6);
-                             model::ApplyRope(qkv, 0, rotated, shapes_.head_dim, table.cos, table.sin, positions);
-                             model::AddRows(x, write, 0, t);
-                             model::RmsNorm(x, gain, 1e-6);
-                             model::GatedActivation(gate_up, sharding::Activation::kSilu);
-                             model::AddProjectedRows(x, write, 0, t, basis);
+                             ops().RmsNorm(x, gain, 1e-6);
+                             ops().ApplyRope(qkv, rotated, shapes_.head_dim, table, plain);
+                             ops().AddWrite(x, write, plain, model::Tokens::kAll);
+                             ops().RmsNorm(x, gain, 1e-6);
+                             ops().GatedActivation(gate_up, sharding::Activation::kSilu);
+                             ops().AddWrite(x, write, ablated, model::Tokens::kAll);
                            }));
   return D(at::elementSize(dtype_)) * D(t) * D(10 * shapes_.d_model + 2 * rotated * shapes_.head_dim + 3 * shapes_.columns) /
          seconds;
 }
 
 absl::StatusOr<double> KernelRates::Memory() {
-  const at::Tensor from = at::ones({kBeyondCaches / 2 / 4}, at::kFloat);
+  const at::Tensor from = Made(at::ones({kBeyondCaches / 2 / 4}, at::kFloat));
   at::Tensor to = at::empty_like(from);
   BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] { to.copy_(from); }));
   return 2 * D(static_cast<int64_t>(from.nbytes())) / seconds;
 }
 
 absl::StatusOr<double> KernelRates::Vocabulary() {
-  const at::Tensor logits = at::rand({kRows, shapes_.vocab});
+  const at::Tensor logits = Made(at::rand({kRows, shapes_.vocab}));
   BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
                              at::Tensor p = logits;
                              p.sub_(at::amax(p, 1).unsqueeze(1)).exp_();
@@ -191,8 +209,9 @@ absl::StatusOr<double> KernelRates::Edit(at::ScalarType stored) {
 
 absl::StatusOr<double> KernelRates::Prepare(at::ScalarType stored) {
   const at::Tensor weight = at::rand({2 * shapes_.columns, shapes_.d_model}).to(stored);
-  BEARING_ASSIGN_OR_RETURN(const double seconds,
-                           TimeOnAllRanks(comm_, [&] { model::Linear(weight, at::Tensor(), dtype_, path_); }));
+  BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
+                             model::Linear(model::SendTensor(weight, comm_.device()), at::Tensor(), dtype_, path_);
+                           }));
   return D(static_cast<int64_t>(weight.nbytes())) / seconds;
 }
 

@@ -13,6 +13,7 @@
 #include "jobs/plan/machine.h"
 #include "worker/comm/communicator.h"
 #include "worker/model/linear.h"
+#include "worker/model/ops.h"
 
 namespace bearing::worker {
 
@@ -30,7 +31,8 @@ struct KernelShapes {
   int64_t prompt_tokens = 16;
 };
 
-// Seconds of one call of `work`: the median of a few, and of those the largest of all ranks.
+// Seconds of one call of `work`, with what it gives to the group's device: the median of a few, and of those the largest of all
+// ranks.
 absl::StatusOr<double> TimeOnAllRanks(comm::Communicator& comm, const std::function<void()>& work);
 
 class KernelRates {
@@ -57,7 +59,9 @@ class KernelRates {
   absl::StatusOr<double> Prepare(at::ScalarType stored);
 
  private:
-  at::Tensor Random(at::IntArrayRef shape) const;
+  at::Tensor Random(at::IntArrayRef shape) const;  // Of the compute type, on the group's device.
+  at::Tensor Made(at::Tensor tensor) const { return tensor.to(comm_.device()); }
+  const model::Ops& ops() const { return model::OpsFor(comm_.device()); }
 
   comm::Communicator& comm_;
   KernelShapes shapes_;

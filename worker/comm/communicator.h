@@ -9,6 +9,7 @@
 #define BEARING_WORKER_COMM_COMMUNICATOR_H_
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
 
 #include <cstdint>
 #include <memory>
@@ -40,6 +41,9 @@ class SharedCounter {
 class Communicator {
  public:
   virtual ~Communicator() = default;
+
+  // Where this rank's work lies: collectives take tensors of this device as well as of host memory. Never changes.
+  virtual at::Device device() const { return at::kCPU; }
 
   virtual int rank() const = 0;
   virtual int size() const = 0;

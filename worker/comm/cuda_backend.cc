@@ -1,5 +1,6 @@
 #include "worker/comm/cuda_backend.h"
 
+#include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <dlfcn.h>
 
@@ -52,6 +53,8 @@ absl::StatusOr<const CudaLibrary*> Open(const std::string& path) {
   if (!at::detail::getCUDAHooks().hasCUDART()) {
     return absl::FailedPreconditionError("ATen was asked for CUDA before the CUDA library was loaded: load it first");
   }
+  // By default cuBLAS may add parts of a bfloat16 product in bfloat16. Sums of products are fp32 here.
+  at::globalContext().setAllowBF16ReductionCuBLAS(false);
   return library;
 }
 

@@ -29,7 +29,7 @@ struct CudaOptions {
 struct CudaDevice {
   int index = 0;
   std::string name;
-  int64_t free_bytes = 0;
+  int64_t free_bytes = 0;  // What libtorch's allocator keeps for later counts as free.
   int64_t total_bytes = 0;
 };
 

@@ -1,6 +1,7 @@
 // The entry of libbearing_cuda.so.
 #include "worker/comm/cuda_library.h"
 
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
 
@@ -23,7 +24,10 @@ absl::StatusOr<CudaDevice> CurrentDevice() {
     if (code == cudaSuccess) code = cudaMemGetInfo(&free, &total);
     if (code != cudaSuccess) return absl::InternalError(absl::StrCat("CUDA: ", cudaGetErrorString(code)));
     device.name = properties.name;
-    device.free_bytes = static_cast<int64_t>(free);
+    // What libtorch's allocator holds but nothing uses is free as well.
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(device.index));
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    device.free_bytes = static_cast<int64_t>(free) + stats.reserved_bytes[kAll].current - stats.allocated_bytes[kAll].current;
     device.total_bytes = static_cast<int64_t>(total);
     return device;
   } catch (const std::exception& error) {

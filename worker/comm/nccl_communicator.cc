@@ -115,6 +115,7 @@ class NcclCommunicator final : public Communicator {
     ncclCommAbort(nccl_);  // Nothing is under way. Unlike ncclCommDestroy it waits for nobody.
   }
 
+  at::Device device() const override { return {at::kCUDA, static_cast<at::DeviceIndex>(state_->device.index())}; }
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
 

@@ -90,7 +90,7 @@ struct Scratch {
 
 template <typename T>
 void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const AttentionRow& row,
-               const std::array<KeyValues, 3>& sources, int64_t kv_head, absl::Span<const int64_t> heads, at::Tensor& result,
+               const std::array<KeyValues, 2>& sources, int64_t kv_head, absl::Span<const int64_t> heads, at::Tensor& result,
                Scratch& scratch) {
   const int64_t e = shape.head_dim;
   const int64_t e_padded = RoundUp(e, kTile);
@@ -153,7 +153,7 @@ void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const Att
 }  // namespace
 
 at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::Span<const AttentionRow> rows,
-                  const std::array<KeyValues, 3>& sources) {
+                  const std::array<KeyValues, 2>& sources) {
   at::Tensor result = at::empty({queries.size(0), shape.num_heads * shape.head_dim}, queries.options());
   std::vector<std::vector<int64_t>> heads_of(shape.num_kv_heads);
   for (int64_t h = 0; h < shape.num_heads; ++h) heads_of[shape.kv_head_of[h]].push_back(h);

@@ -13,7 +13,7 @@
 namespace bearing::model {
 
 // Where keys and values of a sequence lie.
-enum class KeySource { kBatch, kPrefill, kDecoded };
+enum class KeySource { kBatch, kCache };
 
 // Keys and values of one source, [*, kv_heads * head_dim] with any row stride.
 struct KeyValues {
@@ -48,11 +48,11 @@ struct AttentionShape {
   std::vector<int64_t> kv_head_of;
 };
 
-// queries [T, >= num_heads * head_dim] with any row stride; returns [T, num_heads * head_dim] of the same type. Scores and the
-// softmax are in fp32. Rows of T that no AttentionRow covers are left uninitialized. `sources` is indexed by KeySource; those
-// that no span names may be undefined.
+// On the CPU. queries [T, >= num_heads * head_dim] with any row stride; returns [T, num_heads * head_dim] of the same type.
+// Scores and the softmax are in fp32. Rows of T that no AttentionRow covers are left uninitialized. `sources` is indexed by
+// KeySource; those that no span names may be undefined.
 at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::Span<const AttentionRow> rows,
-                  const std::array<KeyValues, 3>& sources);
+                  const std::array<KeyValues, 2>& sources);
 
 }  // namespace bearing::model
 

@@ -8,6 +8,18 @@
 namespace bearing::model {
 namespace {
 
+// Rows of x that each group covers while x holds all tokens.
+std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch) {
+  std::vector<GroupRows> rows;
+  rows.reserve(batch.groups.size());
+  for (const Group& group : batch.groups) {
+    if (group.num_segments == 0) continue;
+    const Segment& last = batch.segments[group.first_segment + group.num_segments - 1];
+    rows.push_back({&group.intervention, batch.segments[group.first_segment].begin, last.begin + last.length});
+  }
+  return rows;
+}
+
 // The same in x once it holds only the tokens in `read`.
 std::vector<GroupRows> OnlyRead(std::vector<GroupRows> rows, absl::Span<const int64_t> read) {
   for (GroupRows& group : rows) {
@@ -27,10 +39,10 @@ AttentionRow RowOf(const PackedBatch& batch, const Segment& segment, const KvCac
   };
   if (segment.cache_row >= 0) {
     const KvCache::Row& cached = cache->rows[segment.cache_row];
-    add(KeySource::kPrefill, cached.prefix_begin, cached.prefix_count);
-    add(KeySource::kPrefill, cached.own_begin, cached.own_count);
+    add(KeySource::kCache, cached.prefix_begin, cached.prefix_count);
+    add(KeySource::kCache, cached.own_begin, cached.own_count);
     // The token itself is stored before attention runs.
-    add(KeySource::kDecoded, segment.cache_row * cache->max_new, cached.decoded + 1);
+    add(KeySource::kCache, cache->NextSlot(segment.cache_row) - cached.decoded, cached.decoded + 1);
     return row;
   }
   if (segment.parent >= 0) {
@@ -73,22 +85,12 @@ absl::Status MarkLong(const PackedBatch& batch, const KvCache* cache, int64_t bo
 
 }  // namespace
 
-std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch) {
-  std::vector<GroupRows> rows;
-  rows.reserve(batch.groups.size());
-  for (const Group& group : batch.groups) {
-    if (group.num_segments == 0) continue;
-    const Segment& last = batch.segments[group.first_segment + group.num_segments - 1];
-    rows.push_back({&group.intervention, batch.segments[group.first_segment].begin, last.begin + last.length});
-  }
-  return rows;
-}
-
 absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, const PackedBatch& batch,
                                         absl::Span<const int64_t> read, const KvCache* cache) {
   BatchView view;
   view.positions.resize(batch.num_tokens());
   view.is_long.resize(batch.num_tokens());
+  view.read.assign(read.begin(), read.end());
   view.rows.reserve(batch.segments.size());
   size_t next_read = 0;
   for (const Segment& segment : batch.segments) {
@@ -97,6 +99,10 @@ absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, con
     }
     view.longest = std::max(view.longest, segment.first_position + segment.length);
     view.rows.push_back(RowOf(batch, segment, cache));
+    if (segment.cache_row >= 0) {
+      view.decoded_tokens.push_back(segment.begin);
+      view.decoded_slots.push_back(cache->NextSlot(segment.cache_row));
+    }
     const int64_t last = segment.begin + segment.length - 1;
     if (next_read == read.size() || read[next_read] != last) continue;
     ++next_read;
@@ -110,6 +116,9 @@ absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, con
   }
   if (const int64_t boundary = LongRopeBoundary(config); boundary > 0 && view.longest > boundary) {
     BEARING_RETURN_IF_ERROR(MarkLong(batch, cache, boundary, view.is_long));
+  }
+  if (!view.decoded_tokens.empty() && view.decoded_tokens.size() != view.rows.size()) {
+    return absl::InternalError("a batch mixes decode steps with other rows");
   }
   view.groups = RowsOfGroups(batch);
   view.read_groups = OnlyRead(view.groups, read);

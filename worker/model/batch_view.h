@@ -4,6 +4,7 @@
 #define BEARING_WORKER_MODEL_BATCH_VIEW_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -22,23 +23,30 @@ struct GroupRows {
   int64_t end = 0;
 };
 
+class DeviceBatch;
+
 struct BatchView {
   std::vector<int32_t> positions;  // Of each token in its sequence.
   std::vector<bool> is_long;       // Of each token: is its sequence longer than longrope's original context?
   int64_t longest = 0;             // Positions that occur: 0 to longest - 1.
 
+  std::vector<int64_t> read;  // Tokens that are read.
+
+  // Tokens of decode steps, and where their keys and values go in each layer of the cache.
+  std::vector<int64_t> decoded_tokens, decoded_slots;
+
   // All tokens have queries (every block but the last); only those that are read do (the last block).
   std::vector<AttentionRow> rows, read_rows;
   std::vector<GroupRows> groups, read_groups;
+
+  std::shared_ptr<DeviceBatch> on_device;  // Of the operations of ATen (ops.h); else null.
 };
 
 // `read`: ascending indices of tokens, each the last of its segment. InvalidArgument when a sequence is longer than the model's
-// positions, or when prompts on both sides of longrope's original context share a prefix.
+// positions, or when prompts on both sides of longrope's original context share a prefix. A batch holds either tokens of decode
+// steps or others; Internal if not.
 absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, const PackedBatch& batch,
                                         absl::Span<const int64_t> read, const KvCache* cache);
-
-// Rows of x that each group covers while x holds all tokens.
-std::vector<GroupRows> RowsOfGroups(const PackedBatch& batch);
 
 // Length above which longrope uses its other frequencies; 0 when the model has no longrope.
 int64_t LongRopeBoundary(const sharding::ModelConfig& config);

@@ -24,6 +24,7 @@
 #include "worker/model/batch_view.h"
 #include "worker/model/kv_cache.h"
 #include "worker/model/layer_store.h"
+#include "worker/model/ops.h"
 #include "worker/model/packed_batch.h"
 #include "worker/model/rope.h"
 #include "worker/model/weight_loader.h"
@@ -35,6 +36,8 @@ struct DecoderOptions {
   // Unset: ChooseGemmPath of rank 0, for all.
   std::optional<GemmPath> gemm_path;
   Residency residency = Residency::kResident;
+  // Operations of ATen on the CPU as well (ops.h): what runs on a device, for tests. Products take the plain path then.
+  bool aten_ops = false;
   // Streamed: tokens that go through a layer together at the most, so that their residuals fit.
   int64_t stream_tokens = int64_t{1} << 16;
   // Streamed: told when passes do not fit together and the weights are therefore read so many times for them.
@@ -86,7 +89,7 @@ double PassCost(const Pass& pass, int64_t num_layers);
 
 class Decoder {
  public:
-  // `reader` and `comm` must outlive the decoder.
+  // `reader` and `comm` must outlive the decoder. Weights and activations lie on the communicator's device.
   static absl::StatusOr<std::unique_ptr<Decoder>> Load(const sharding::CheckpointReader& reader,
                                                        const sharding::ShardPlan& plan, comm::Communicator& comm,
                                                        const DecoderOptions& options);
@@ -109,6 +112,7 @@ class Decoder {
   const sharding::Range& local_vocab() const { return plan_.ranks[comm_.rank()].vocab; }
   comm::Communicator& comm() const { return comm_; }
   at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return comm_.device(); }
   Residency residency() const { return layers_->residency(); }
   // Layers read from disk since the decoder was loaded.
   int64_t layers_read() const { return layers_->layers_read(); }
@@ -120,14 +124,17 @@ class Decoder {
   absl::Status LoadWeights(const DecoderOptions& options);
 
   // Sums the ranks' parts of a write and adds it to the residual stream, normalized and with the groups' ablations applied.
-  absl::Status AddWrite(const std::vector<GroupRows>& groups, const NormGain& post_norm, at::Tensor& write,
+  absl::Status AddWrite(const BatchView& view, Tokens tokens, const NormGain& post_norm, at::Tensor& write,
                         at::Tensor& x) const;
 
   // The weights of a layer; in a stream, ranks agree that all have them.
   absl::StatusOr<const LayerWeights*> LayerAt(int64_t layer);
 
   // The embedding of every token, with the batch's ablations applied. [T, D]
-  absl::StatusOr<at::Tensor> Embed(const PackedBatch& batch);
+  absl::StatusOr<at::Tensor> Embed(const PackedBatch& batch, const BatchView& view);
+
+  // Where each token stands, on the device.
+  absl::StatusOr<BatchView> MakeView(const PackedBatch& batch, absl::Span<const int64_t> read, const KvCache* cache) const;
 
   // What follows the last block.
   void EndPass(const PackedBatch& batch, const RunOptions& options, const at::Tensor& x) const;
@@ -141,22 +148,21 @@ class Decoder {
   absl::Status RunLayerByLayer(absl::Span<Pass> passes, absl::Span<const size_t> chosen,
                                const std::function<absl::Status(int64_t layers)>& progress);
 
-  absl::Status RunBlock(const LayerWeights& weights, const PackedBatch& batch, const BatchView& view, int64_t layer,
-                        absl::Span<const int64_t> read, const RunOptions& options, at::Tensor& x);
-  at::Tensor Attention(const LayerWeights& weights, const PackedBatch& batch, const BatchView& view, int64_t layer,
-                       KvCache* cache, at::Tensor& qkv) const;
+  absl::Status RunBlock(const LayerWeights& weights, const BatchView& view, int64_t layer, const RunOptions& options,
+                        at::Tensor& x);
+  at::Tensor Attention(const LayerWeights& weights, const BatchView& view, int64_t layer, KvCache* cache,
+                       at::Tensor& qkv) const;
   at::Tensor Mlp(const LayerWeights& weights, int64_t layer, const at::Tensor& x) const;
 
   // The table of a layer's rotation.
   const RopeTable& RopeFor(int rope, int64_t positions) const;
-  // The row of each token in a table whose rows of long sequences stand behind the others.
-  static std::vector<int32_t> LongRopeRows(const RopeTable& table, const BatchView& view);
 
   const sharding::CheckpointReader& reader_;
   sharding::ShardPlan plan_;
   comm::Communicator& comm_;
   at::ScalarType dtype_ = at::kFloat;
   GemmPath gemm_path_ = GemmPath::kPlain;
+  const Ops* ops_ = nullptr;
   int64_t stream_tokens_ = 0;
   std::function<void(int64_t)> split_;
   EndWeights ends_;

@@ -40,9 +40,9 @@ double PassCost(const Pass& pass, int64_t num_layers) {
 
 absl::StatusOr<Decoder::Active> Decoder::Start(Pass& pass, const at::Tensor* parent_x) {
   Active active{&pass, {}, {}};
-  BEARING_ASSIGN_OR_RETURN(active.view, MakeBatchView(config(), pass.batch, pass.read, pass.options.cache));
+  BEARING_ASSIGN_OR_RETURN(active.view, MakeView(pass.batch, pass.read, pass.options.cache));
   if (parent_x == nullptr) {
-    BEARING_ASSIGN_OR_RETURN(active.x, Embed(pass.batch));
+    BEARING_ASSIGN_OR_RETURN(active.x, Embed(pass.batch, active.view));
     return active;
   }
   const int64_t copies = pass.batch.num_tokens() / parent_x->size(0);
@@ -86,7 +86,7 @@ absl::Status Decoder::RunLayerByLayer(absl::Span<Pass> passes, absl::Span<const 
     BEARING_ASSIGN_OR_RETURN(const LayerWeights* const weights, LayerAt(layer));
     for (Active& a : active) {
       if (!a.x.defined()) continue;
-      BEARING_RETURN_IF_ERROR(RunBlock(*weights, a.pass->batch, a.view, layer, a.pass->read, a.pass->options, a.x));
+      BEARING_RETURN_IF_ERROR(RunBlock(*weights, a.view, layer, a.pass->options, a.x));
     }
     BEARING_RETURN_IF_ERROR(progress(layer + 1));
   }
@@ -104,8 +104,7 @@ absl::Status Decoder::RunResident(absl::Span<Pass> passes, const PassControl& co
   const auto run = [&](Active& active, int64_t first, int64_t end) -> absl::Status {
     for (int64_t layer = first; layer < end; ++layer) {
       BEARING_ASSIGN_OR_RETURN(const LayerWeights* const weights, LayerAt(layer));
-      BEARING_RETURN_IF_ERROR(
-          RunBlock(*weights, active.pass->batch, active.view, layer, active.pass->read, active.pass->options, active.x));
+      BEARING_RETURN_IF_ERROR(RunBlock(*weights, active.view, layer, active.pass->options, active.x));
     }
     return absl::OkStatus();
   };

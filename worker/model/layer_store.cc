@@ -4,11 +4,13 @@
 #include <ATen/Parallel.h>
 
 #include <future>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
+#include "worker/model/device_memory.h"
 
 namespace bearing::model {
 namespace {
@@ -27,7 +29,8 @@ class ResidentLayers final : public LayerStore {
 
 class StreamedLayers final : public LayerStore {
  public:
-  StreamedLayers(const WeightLoader& loader, int64_t num_layers) : loader_(loader), num_layers_(num_layers) {}
+  StreamedLayers(const WeightLoader& loader, int64_t num_layers, const at::Device& device)
+      : loader_(loader), num_layers_(num_layers), queue_(device) {}
 
   ~StreamedLayers() override {
     if (next_.valid()) next_.wait();
@@ -39,7 +42,8 @@ class StreamedLayers final : public LayerStore {
     absl::StatusOr<LayerWeights> read = next_.get();
     next_layer_ = -1;
     BEARING_RETURN_IF_ERROR(read.status());
-    current_ = *std::move(read);
+    queue_.UseLoaded();
+    current_ = *std::move(read);  // Frees the layer before, whose place the next one may take: see LoadQueue.
     current_layer_ = layer;
     StartReading((layer + 1) % num_layers_);
     return &current_;
@@ -53,10 +57,15 @@ class StreamedLayers final : public LayerStore {
     if (next_.valid()) next_.wait();
     next_layer_ = layer;
     ++layers_read_;
+    queue_.StartLoading();
     next_ = std::async(std::launch::async, [this, layer]() -> absl::StatusOr<LayerWeights> {
       at::set_num_threads(1);  // Of this thread: the cores belong to the products.
       try {
-        return loader_.LoadLayer(layer);
+        std::optional<c10::StreamGuard> guard;
+        queue_.EnterLoading(guard);
+        absl::StatusOr<LayerWeights> weights = loader_.LoadLayer(layer);
+        queue_.FinishLoading();
+        return weights;
       } catch (const c10::Error& error) {
         return absl::InternalError(absl::StrCat("libtorch, reading layer ", layer, ": ", error.what_without_backtrace()));
       } catch (const std::bad_alloc&) {
@@ -67,6 +76,7 @@ class StreamedLayers final : public LayerStore {
 
   const WeightLoader loader_;
   const int64_t num_layers_;
+  LoadQueue queue_;
   LayerWeights current_;
   int64_t current_layer_ = -1;
   std::future<absl::StatusOr<LayerWeights>> next_;
@@ -87,8 +97,8 @@ absl::StatusOr<std::unique_ptr<LayerStore>> LoadResidentLayers(const WeightLoade
   return std::make_unique<ResidentLayers>(std::move(layers));
 }
 
-std::unique_ptr<LayerStore> StreamLayers(const WeightLoader& loader, int64_t num_layers) {
-  return std::make_unique<StreamedLayers>(loader, num_layers);
+std::unique_ptr<LayerStore> StreamLayers(const WeightLoader& loader, int64_t num_layers, const at::Device& device) {
+  return std::make_unique<StreamedLayers>(loader, num_layers, device);
 }
 
 }  // namespace bearing::model

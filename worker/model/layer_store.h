@@ -32,8 +32,9 @@ class LayerStore {
 absl::StatusOr<std::unique_ptr<LayerStore>> LoadResidentLayers(const WeightLoader& loader, int64_t num_layers,
                                                                const std::function<void(int64_t done)>& progress);
 
-// Holds two layers: the one in use and the next (behind the last comes the first), which a thread of its own reads.
-std::unique_ptr<LayerStore> StreamLayers(const WeightLoader& loader, int64_t num_layers);
+// Holds two layers: the one in use and the next (behind the last comes the first), which a thread of its own reads and sends to
+// the device beside the computation.
+std::unique_ptr<LayerStore> StreamLayers(const WeightLoader& loader, int64_t num_layers, const at::Device& device);
 
 }  // namespace bearing::model
 

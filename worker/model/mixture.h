@@ -8,6 +8,7 @@
 
 #include "sharding/model_config.h"
 #include "worker/model/linear.h"
+#include "worker/model/ops.h"
 
 namespace bearing::model {
 
@@ -24,8 +25,8 @@ struct MixtureWeights {
 };
 
 // x [T, D] -> this rank's part of the sum over the experts of each token [T, D], in the type of x; summed in fp32.
-at::Tensor Mixture(const MixtureWeights& weights, const sharding::MoeSpec& spec, sharding::Activation activation,
-                   const at::Tensor& x_TD);
+at::Tensor Mixture(const Ops& ops, const MixtureWeights& weights, const sharding::MoeSpec& spec,
+                   sharding::Activation activation, const at::Tensor& x_TD);
 
 }  // namespace bearing::model
 

@@ -19,6 +19,8 @@ struct RopeTable {
   // [positions, R/2] fp32, times the attention factor. Longrope: 2 * positions rows, those of long sequences behind the others.
   at::Tensor cos, sin;
   int64_t positions = 0;
+
+  bool has_long_rows() const { return cos.size(0) > positions; }
 };
 
 RopeTable MakeRopeTable(const sharding::RopeSpec& spec, int64_t positions);

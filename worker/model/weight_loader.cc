@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
+#include "worker/model/device_memory.h"
 
 namespace bearing::model {
 
@@ -45,8 +46,8 @@ absl::StatusOr<at::ScalarType> ToScalarType(sharding::DType dtype) {
 }
 
 WeightLoader::WeightLoader(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, int rank,
-                           at::ScalarType dtype, GemmPath path)
-    : reader_(reader), plan_(plan.ranks[rank]), adds_biases_(rank == 0), dtype_(dtype), path_(path) {}
+                           at::ScalarType dtype, GemmPath path, at::Device device)
+    : reader_(reader), plan_(plan.ranks[rank]), adds_biases_(rank == 0), dtype_(dtype), path_(path), device_(device) {}
 
 absl::StatusOr<at::Tensor> WeightLoader::Read(ParamRole role, int64_t layer, int64_t expert) const {
   const ParamEntry* entry = reader_.layout().Find(role, layer, expert);
@@ -56,11 +57,11 @@ absl::StatusOr<at::Tensor> WeightLoader::Read(ParamRole role, int64_t layer, int
   sharding::Range range = sharding::SliceOf(*entry, plan_);
   std::vector<int64_t> shape = entry->shape;
   shape[entry->cut_axis] = range.size();
-  at::Tensor slice = at::empty(shape, type);
+  at::Tensor slice = StagingTensor(shape, type, device_);
   if (entry->cut_axis == 0) range = {range.begin + entry->disk_offset, range.end + entry->disk_offset};
   BEARING_RETURN_IF_ERROR(reader_.ReadSlice(entry->name, entry->cut_axis, range,
                                             absl::MakeSpan(static_cast<char*>(slice.data_ptr()), slice.nbytes())));
-  return slice;
+  return SendStaged(slice, device_);
 }
 
 absl::StatusOr<at::Tensor> WeightLoader::ReadStacked(Roles roles, int64_t layer, int64_t expert) const {

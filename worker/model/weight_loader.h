@@ -1,4 +1,4 @@
-// This rank's slice of a model's weights, in the form the decoder multiplies with.
+// This rank's slice of a model's weights, in the form the decoder multiplies with, on the device it multiplies on.
 #ifndef BEARING_WORKER_MODEL_WEIGHT_LOADER_H_
 #define BEARING_WORKER_MODEL_WEIGHT_LOADER_H_
 
@@ -44,7 +44,7 @@ class WeightLoader {
  public:
   // `reader` must outlive the loader.
   WeightLoader(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, int rank, at::ScalarType dtype,
-               GemmPath path);
+               GemmPath path, at::Device device);
 
   absl::StatusOr<EndWeights> LoadEnds() const;
 
@@ -53,7 +53,7 @@ class WeightLoader {
  private:
   using Roles = absl::Span<const sharding::ParamRole>;
 
-  // The rank's slice of a role as it is on disk; undefined if the model has no such tensor.
+  // The rank's slice of a role as it is on disk, on its way to the device; undefined if the model has no such tensor.
   absl::StatusOr<at::Tensor> Read(sharding::ParamRole role, int64_t layer, int64_t expert = -1) const;
 
   // Several roles stacked along the output axis; all there or all absent.
@@ -68,6 +68,7 @@ class WeightLoader {
   bool adds_biases_;  // Of row-parallel products: on one rank only.
   at::ScalarType dtype_;
   GemmPath path_;
+  at::Device device_;
 };
 
 }  // namespace bearing::model

@@ -75,7 +75,7 @@ class CollectStage {
     const auto zeros = [](size_t n) { return at::zeros({static_cast<int64_t>(n)}, at::kDouble); };
     side.metric_train = zeros(side.train.rows.size());
     side.metric_validation = zeros(side.validation.rows.size());
-    side.probability_sum_V = zeros(decoder_.local_vocab().size());
+    side.probability_sum_V = zeros(decoder_.local_vocab().size()).to(decoder_.device());
     const sharding::ModelConfig& config = decoder_.config();
     side.mean = steer::ResidualMean(config.num_layers(), static_cast<int64_t>(post_.ids.size()), config.d_model);
     total_ += static_cast<int64_t>(side.train.rows.size() + (filter() ? side.validation.rows.size() : 0));

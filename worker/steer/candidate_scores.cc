@@ -51,7 +51,8 @@ absl::Status CandidateScorer::RunBaseline(const Replicas::Progress& progress) {
   std::vector<model::Pass> passes;
   ScoreTable positive_scores(1, positive_.size());
   ScoreTable negative_scores(1, negative_.size());
-  baseline_NV_ = at::zeros({static_cast<int64_t>(negative_.size()), decoder_.local_vocab().size()}, at::kFloat);
+  baseline_NV_ = at::zeros({static_cast<int64_t>(negative_.size()), decoder_.local_vocab().size()},
+                           at::device(decoder_.device()).dtype(at::kFloat));
   for (const bool is_positive : {true, false}) {
     const RowBatcher batcher(decoder_.config(), is_positive ? positive_ : negative_, /*keep=*/1);
     ScoreTable& scores = is_positive ? positive_scores : negative_scores;

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "sharding/status_macros.h"
+#include "worker/model/device_memory.h"
 
 namespace bearing::steer {
 
@@ -27,11 +28,13 @@ model::Pass MakePass(const model::Decoder& decoder, const RowBatcher& batcher, R
   const int64_t num_layers = decoder.config().num_layers();
   const int64_t num_positions = task.num_positions;
   if (num_positions > 0) {
-    pass.options.observe = [captured, num_layers, num_positions, index = at::tensor(positions, at::kLong)](
+    pass.options.observe = [captured, num_layers, num_positions,
+                            index = model::SendTensor(at::tensor(positions, at::kLong), decoder.device())](
                                int64_t layer, const at::Tensor& x) {
       if (layer == num_layers) return;
       const auto n = static_cast<int64_t>(captured->own.size());
-      if (layer == 0) captured->residual_NLPD = at::empty({n, num_layers, num_positions, x.size(1)}, at::kFloat);
+      if (layer == 0)
+        captured->residual_NLPD = at::empty({n, num_layers, num_positions, x.size(1)}, x.options().dtype(at::kFloat));
       captured->residual_NLPD.select(1, layer).copy_(x.index_select(0, index).view({n, num_positions, x.size(1)}));
     };
   }
@@ -62,6 +65,8 @@ ResidualMean::ResidualMean(int64_t num_layers, int64_t num_positions, int64_t d_
     : sum_LPD_(at::zeros({num_layers, num_positions, d_model}, at::kDouble)) {}
 
 void ResidualMean::Add(const CapturedBatch& batch, const std::vector<bool>& keep) {
+  // The sums stay on the device until the mean is taken.
+  if (!batch.own.empty()) sum_LPD_ = sum_LPD_.to(batch.residual_NLPD.device());
   for (size_t i = 0; i < batch.own.size(); ++i) {
     if (keep[batch.own[i]]) sum_LPD_.add_(batch.residual_NLPD.select(0, static_cast<int64_t>(i)));
   }
@@ -72,10 +77,10 @@ absl::StatusOr<at::Tensor> ResidualMean::Mean(const Replicas& replicas) const {
   at::Tensor count = at::full({1}, count_, at::kLong);
   BEARING_RETURN_IF_ERROR(replicas.Sum(count));
   if (count.item<int64_t>() == 0) return absl::FailedPreconditionError("no prompt is left to take the mean of");
-  at::Tensor sum = sum_LPD_.clone();
+  at::Tensor sum = sum_LPD_.to(replicas.decoder().device(), /*non_blocking=*/false, /*copy=*/true);
   BEARING_RETURN_IF_ERROR(replicas.decoder().comm().AllReduce(sum, comm::ReduceOp::kSum));
   BEARING_RETURN_IF_ERROR(replicas.Sum(sum));
-  return (sum / count.item<double>()).permute({1, 0, 2}).contiguous();
+  return (sum / count.item<double>()).permute({1, 0, 2}).contiguous().cpu();
 }
 
 }  // namespace bearing::steer

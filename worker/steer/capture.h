@@ -24,7 +24,7 @@ struct CapturedBatch {
   RowRange range;
   // The residual stream is whole on every rank, so each keeps the rows of its turn only: 1/ranks of the memory and of the sums.
   std::vector<int64_t> own;  // Rows of the range that this rank keeps, ascending, counted from range.begin.
-  at::Tensor residual_NLPD;  // [own rows, L, P, D] fp32: block inputs. Undefined without positions.
+  at::Tensor residual_NLPD;  // [own rows, L, P, D] fp32: block inputs, on the decoder's device. Undefined without positions.
   at::Tensor last_ND;        // [rows, D]: input of the final norm at the last position, on every rank.
 };
 
@@ -53,7 +53,8 @@ class ResidualMean {
   // Of this replica, all its ranks.
   int64_t count() const { return count_; }
 
-  // [P, L, D] fp64, the same bits on every rank. Collective over all replicas. FailedPrecondition if nothing was added.
+  // [P, L, D] fp64 in host memory, the same bits on every rank. Collective over all replicas. FailedPrecondition if nothing was
+  // added.
   absl::StatusOr<at::Tensor> Mean(const Replicas& replicas) const;
 
  private:

@@ -12,7 +12,7 @@ namespace bearing::steer {
 namespace {
 
 std::vector<double> ToVector(const at::Tensor& values) {
-  const at::Tensor d = values.to(at::kDouble).contiguous();
+  const at::Tensor d = values.to(at::kDouble).cpu().contiguous();
   return std::vector<double>(d.const_data_ptr<double>(), d.const_data_ptr<double>() + d.numel());
 }
 
@@ -35,7 +35,7 @@ absl::StatusOr<at::Tensor> SoftmaxInPlace(const model::Decoder& decoder, at::Ten
 absl::StatusOr<std::vector<double>> ConceptMetric(const model::Decoder& decoder, const at::Tensor& probabilities_NV,
                                                   absl::Span<const int32_t> token_ids) {
   const sharding::Range vocab = decoder.local_vocab();
-  at::Tensor p = at::zeros({probabilities_NV.size(0)}, at::kDouble);
+  at::Tensor p = at::zeros({probabilities_NV.size(0)}, probabilities_NV.options().dtype(at::kDouble));
   for (const int32_t id : token_ids) {
     if (id >= vocab.begin && id < vocab.end) p.add_(probabilities_NV.select(1, id - vocab.begin));
   }
@@ -46,13 +46,14 @@ absl::StatusOr<std::vector<double>> ConceptMetric(const model::Decoder& decoder,
 absl::StatusOr<std::vector<double>> RowKl(const model::Decoder& decoder, const at::Tensor& baseline_NV,
                                           const at::Tensor& ablated_NV) {
   const int64_t n = baseline_NV.size(0);
-  at::Tensor kl = at::empty({n}, at::kDouble);
-  // Row by row: the temporaries stay in cache.
-  for (int64_t r = 0; r < n; ++r) {
-    const at::Tensor a = baseline_NV.select(0, r);
-    const at::Tensor b = ablated_NV.select(0, r);
+  at::Tensor kl = at::empty({n}, baseline_NV.options().dtype(at::kDouble));
+  // On the CPU row by row: the temporaries stay in cache.
+  const int64_t step = baseline_NV.is_cpu() ? 1 : n;
+  for (int64_t r = 0; r < n; r += step) {
+    const at::Tensor a = baseline_NV.narrow(0, r, step);
+    const at::Tensor b = ablated_NV.narrow(0, r, step);
     const at::Tensor difference = at::log(a + 1e-6).sub_(at::log(b + 1e-6)).mul_(a);
-    kl.data_ptr<double>()[r] = at::sum(difference, at::kDouble).item<double>();
+    kl.narrow(0, r, step).copy_(at::sum(difference, 1, false, at::kDouble));
   }
   BEARING_RETURN_IF_ERROR(decoder.comm().AllReduce(kl, comm::ReduceOp::kSum));
   return ToVector(kl);

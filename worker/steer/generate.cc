@@ -130,7 +130,8 @@ absl::StatusOr<std::vector<int32_t>> ArgMax(const model::Decoder& decoder, const
   // [1, N, 2]: fp64 holds fp32 values and ids exactly.
   at::Tensor mine = at::stack({value.to(at::kDouble), (index + decoder.local_vocab().begin).to(at::kDouble)}, 1);
   mine = mine.unsqueeze(0).contiguous();
-  BEARING_ASSIGN_OR_RETURN(const at::Tensor all, decoder.comm().AllGather(mine));
+  BEARING_ASSIGN_OR_RETURN(at::Tensor all, decoder.comm().AllGather(mine));
+  all = all.cpu();  // Decoding goes on in host code: the one wait a step.
   const auto best = all.accessor<double, 3>();
   std::vector<int32_t> ids(local_logits_NV.size(0));
   for (size_t n = 0; n < ids.size(); ++n) {
