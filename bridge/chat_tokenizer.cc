@@ -7,20 +7,13 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "bridge/call.h"
 #include "bridge/include/bearing_bridge.h"
 
 namespace bearing::bridge {
 namespace {
 
-bearing_text View(std::string_view text) { return {text.data(), text.size()}; }
-
 const bearing_tokenizer* Tokenizer(const void* handle) { return static_cast<const bearing_tokenizer*>(handle); }
-
-std::string Take(bearing_owned_text text) {
-  std::string copy = text.size == 0 ? std::string() : std::string(text.data, text.size);
-  bearing_text_free(text);
-  return copy;
-}
 
 std::vector<int32_t> Take(bearing_owned_ids ids) {
   std::vector<int32_t> copy(ids.data, ids.data + ids.size);
@@ -28,37 +21,12 @@ std::vector<int32_t> Take(bearing_owned_ids ids) {
   return copy;
 }
 
-absl::StatusCode StatusCodeOf(int32_t code) {
-  switch (code) {
-    case BEARING_INVALID_ARGUMENT:
-      return absl::StatusCode::kInvalidArgument;
-    case BEARING_NOT_FOUND:
-      return absl::StatusCode::kNotFound;
-    case BEARING_FAILED_PRECONDITION:
-      return absl::StatusCode::kFailedPrecondition;
-    case BEARING_RESOURCE_EXHAUSTED:
-      return absl::StatusCode::kResourceExhausted;
-    default:
-      return absl::StatusCode::kInternal;
-  }
-}
-
-// Calls an entry of the bridge that ends in (..., out, error) and makes its result a StatusOr.
-template <typename Out, typename Entry, typename... Args>
-absl::StatusOr<Out> Call(Entry entry, Args... args) {
-  Out out{};
-  bearing_owned_text error{};
-  const int32_t code = entry(args..., &out, &error);
-  if (code == BEARING_OK) return out;
-  return absl::Status(StatusCodeOf(code), Take(error));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ChatTokenizer>> ChatTokenizer::Load(const std::string& model_dir,
                                                                    const std::string& template_file) {
   absl::StatusOr<bearing_tokenizer*> tokenizer =
-      Call<bearing_tokenizer*>(bearing_tokenizer_load, View(model_dir), View(template_file));
+      CallFor<bearing_tokenizer*>(bearing_tokenizer_load, View(model_dir), View(template_file));
   if (!tokenizer.ok()) return tokenizer.status();
   return std::unique_ptr<ChatTokenizer>(new ChatTokenizer(*tokenizer));
 }
@@ -69,15 +37,15 @@ absl::StatusOr<std::string> ChatTokenizer::Render(absl::Span<const Message> mess
   std::vector<bearing_chat_message> views;
   views.reserve(messages.size());
   for (const Message& message : messages) views.push_back({View(message.role), View(message.content)});
-  absl::StatusOr<bearing_owned_text> text =
-      Call<bearing_owned_text>(bearing_tokenizer_render, Tokenizer(handle_), views.data(), views.size(), add_generation_prompt);
+  absl::StatusOr<bearing_owned_text> text = CallFor<bearing_owned_text>(bearing_tokenizer_render, Tokenizer(handle_),
+                                                                        views.data(), views.size(), add_generation_prompt);
   if (!text.ok()) return text.status();
   return Take(*text);
 }
 
 absl::StatusOr<std::vector<int32_t>> ChatTokenizer::Encode(std::string_view text, bool add_special_tokens) const {
   absl::StatusOr<bearing_owned_ids> ids =
-      Call<bearing_owned_ids>(bearing_tokenizer_encode, Tokenizer(handle_), View(text), add_special_tokens);
+      CallFor<bearing_owned_ids>(bearing_tokenizer_encode, Tokenizer(handle_), View(text), add_special_tokens);
   if (!ids.ok()) return ids.status();
   return Take(*ids);
 }
@@ -112,19 +80,19 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> ChatTokenizer::EncodeBatch(abs
 
 absl::StatusOr<std::string> ChatTokenizer::Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const {
   absl::StatusOr<bearing_owned_text> text =
-      Call<bearing_owned_text>(bearing_tokenizer_decode, Tokenizer(handle_), ids.data(), ids.size(), skip_special_tokens);
+      CallFor<bearing_owned_text>(bearing_tokenizer_decode, Tokenizer(handle_), ids.data(), ids.size(), skip_special_tokens);
   if (!text.ok()) return text.status();
   return Take(*text);
 }
 
 absl::StatusOr<std::string> ChatTokenizer::TokenText(int32_t id) const {
-  absl::StatusOr<bearing_owned_text> text = Call<bearing_owned_text>(bearing_tokenizer_token_text, Tokenizer(handle_), id);
+  absl::StatusOr<bearing_owned_text> text = CallFor<bearing_owned_text>(bearing_tokenizer_token_text, Tokenizer(handle_), id);
   if (!text.ok()) return text.status();
   return Take(*text);
 }
 
 int32_t ChatTokenizer::TokenId(std::string_view token) const {
-  return Call<int32_t>(bearing_tokenizer_token_to_id, Tokenizer(handle_), View(token)).value_or(-1);
+  return CallFor<int32_t>(bearing_tokenizer_token_to_id, Tokenizer(handle_), View(token)).value_or(-1);
 }
 
 }  // namespace bearing::bridge

@@ -33,6 +33,7 @@ int Fail(const absl::Status& status);
 void AddRunCommand(CommandLine& line);
 void AddPlanCommand(CommandLine& line);
 void AddSelectCommand(CommandLine& line);
+void AddEditCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);
 void AddValidateCommand(CommandLine& line);
 void AddSubmitCommand(CommandLine& line);

@@ -15,6 +15,7 @@
 #include "jobs/artifacts.h"
 #include "sharding/checkpoint_reader.h"
 #include "sharding/status_macros.h"
+#include "storage/uri.h"
 
 namespace bearing::cli {
 namespace {
@@ -70,14 +71,14 @@ absl::Status SetBytes(const char* flag, const std::string& text, double* value) 
 
 absl::StatusOr<PlannedModel> OpenModel(const PlanOptions& options, const bearing::v1::JobSpec& spec) {
   PlannedModel model;
-  model.folder = spec.model().path();
+  BEARING_ASSIGN_OR_RETURN(model.source, storage::ModelSource::Open(spec.model().path(), spec.model().chat_template()));
+  model.folder = model.source->folder();
   model.config_path = options.model_config.empty() ? model.folder : options.model_config;
   if (!options.model_config.empty()) {
     BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(options.model_config));
     BEARING_ASSIGN_OR_RETURN(model.config, sharding::ParseModelConfig(text, options.model_config));
-  } else if (HoldsWeights(model.folder)) {
-    BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::CheckpointReader> reader,
-                             sharding::CheckpointReader::Open(model.folder));
+  } else if (storage::HasScheme(spec.model().path()) || HoldsWeights(model.folder)) {
+    BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::CheckpointReader> reader, model.source->OpenCheckpoint());
     model.config = reader->config();
     model.layout = reader->layout();
     return model;
@@ -96,7 +97,7 @@ absl::StatusOr<jobs::Workload> CountWork(const PlanOptions& options, const beari
   std::unique_ptr<bridge::ChatTokenizer> tokenizer;
   std::error_code error;
   if (fs::exists(fs::path(model.folder) / "tokenizer.json", error)) {
-    BEARING_ASSIGN_OR_RETURN(tokenizer, bridge::ChatTokenizer::Load(model.folder, spec.model().chat_template()));
+    BEARING_ASSIGN_OR_RETURN(tokenizer, bridge::ChatTokenizer::Load(model.folder, model.source->chat_template()));
   }
   return jobs::MakeWorkload(spec, model.config, tokenizer.get(), options.workload);
 }

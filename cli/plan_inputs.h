@@ -3,6 +3,7 @@
 #define BEARING_CLI_PLAN_INPUTS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "jobs/plan/workload.h"
 #include "sharding/model_config.h"
 #include "sharding/param_layout.h"
+#include "storage/model_source.h"
 
 namespace bearing::cli {
 
@@ -37,8 +39,9 @@ struct PlanOptions {
 
 // A model without its weights.
 struct PlannedModel {
-  std::string config_path;  // File or folder.
-  std::string folder;
+  std::shared_ptr<storage::ModelSource> source;  // Keeps `folder`.
+  std::string config_path;                       // File or folder.
+  std::string folder;                            // On this machine.
   sharding::ModelConfig config;
   sharding::ParamLayout layout;
 };

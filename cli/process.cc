@@ -164,6 +164,15 @@ void KillChildren() {
   }
 }
 
+absl::Status BecomeProgram(const std::vector<std::string>& arguments) {
+  std::vector<char*> pointers;
+  pointers.reserve(arguments.size() + 1);
+  for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
+  pointers.push_back(nullptr);
+  execv(pointers[0], pointers.data());
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot start a program: ", arguments[0]));
+}
+
 std::vector<std::string> LastLines(const std::string& path, int count) {
   std::ifstream file(path);
   std::deque<std::string> lines;

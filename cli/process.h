@@ -57,6 +57,9 @@ absl::Status AdoptOrphans();
 // Kills every child of this process, adopted orphans included, until there is none.
 void KillChildren();
 
+// Becomes another program (arguments[0] is its path). Returns only when it fails.
+absl::Status BecomeProgram(const std::vector<std::string>& arguments);
+
 // The last `count` lines of a text file; empty when it cannot be read.
 std::vector<std::string> LastLines(const std::string& path, int count);
 

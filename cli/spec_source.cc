@@ -13,13 +13,13 @@
 #include "sharding/checkpoint_reader.h"
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
+#include "storage/model_source.h"
+#include "storage/uri.h"
 
 namespace bearing::cli {
 namespace {
 
-void MakeAbsolute(std::string* path) {
-  if (!path->empty()) *path = std::filesystem::absolute(*path).lexically_normal().string();
-}
+void MakeAbsolute(std::string* path) { *path = storage::ResolveAddress(*path, std::filesystem::current_path().string()); }
 
 // Only what is set: touching the rest would make empty messages look given.
 void MakePathsAbsolute(bearing::v1::JobSpec& spec) {
@@ -63,11 +63,12 @@ absl::StatusOr<bearing::v1::JobSpec> LoadSpec(const SpecOptions& options) {
 
 absl::Status CheckFiles(const bearing::v1::JobSpec& spec, int ranks) {
   BEARING_RETURN_IF_ERROR(jobs::ToStatus(jobs::ValidateFiles(spec)));
-  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::CheckpointReader> model,
-                           sharding::CheckpointReader::Open(spec.model().path()));
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<storage::ModelSource> source,
+                           storage::ModelSource::Open(spec.model().path(), spec.model().chat_template()));
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::CheckpointReader> model, source->OpenCheckpoint());
   BEARING_RETURN_IF_ERROR(
       sharding::MakeShardPlan(model->config(), model->layout(), jobs::TensorParallel(spec, std::max(ranks, 1))).status());
-  return jobs::CheckConversation(spec, model->config().vocab_size);
+  return jobs::CheckConversation(spec, *source, model->config().vocab_size);
 }
 
 }  // namespace bearing::cli

@@ -2,7 +2,6 @@
 // the flags and becomes the worker (or mpirun with the worker), so nothing stays in between.
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -15,6 +14,7 @@
 #include "cli/mpirun.h"
 #include "cli/process.h"
 #include "sharding/status_macros.h"
+#include "storage/uri.h"
 
 namespace bearing::cli {
 namespace {
@@ -40,7 +40,7 @@ absl::Status CheckIsFile(const char* flag, const std::string& path) {
 
 absl::Status Check(const TraceOptions& options) {
   std::error_code error;
-  if (!std::filesystem::is_directory(options.model, error)) {
+  if (!storage::HasScheme(options.model) && !std::filesystem::is_directory(options.model, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--model: no such folder: ", options.model));
   }
   if (options.prompts.empty() == options.token_ids.empty()) {
@@ -74,16 +74,6 @@ std::vector<std::string> WorkerArguments(const std::string& worker, const TraceO
   return all;
 }
 
-// Returns only when it fails.
-absl::Status Become(const std::vector<std::string>& arguments) {
-  std::vector<char*> pointers;
-  pointers.reserve(arguments.size() + 1);
-  for (const std::string& argument : arguments) pointers.push_back(const_cast<char*>(argument.c_str()));
-  pointers.push_back(nullptr);
-  execv(pointers[0], pointers.data());
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot start a program: ", arguments[0]));
-}
-
 int Trace(const TraceOptions& options) {
   if (const absl::Status checked = Check(options); !checked.ok()) return Fail(checked, kExitInvalid);
   const absl::StatusOr<std::string> worker = FindSibling("bearing-worker", "BEARING_WORKER");
@@ -96,7 +86,7 @@ int Trace(const TraceOptions& options) {
   }
   const int threads = ThreadsPerRank(options.threads, AvailableCores(), options.ranks);
   for (const auto& [name, value] : ThreadEnvironment(threads)) setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
-  return Fail(Become(arguments), kExitFailed);
+  return Fail(BecomeProgram(arguments), kExitFailed);
 }
 
 }  // namespace

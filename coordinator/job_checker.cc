@@ -13,6 +13,8 @@
 #include "sharding/dtype.h"
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
+#include "storage/model_source.h"
+#include "storage/uri.h"
 
 namespace bearing::coordinator {
 namespace {
@@ -31,11 +33,12 @@ absl::Status ConversationError(const absl::Status& status) {
   return status.ok() || absl::StartsWith(status.message(), "concept.") ? status : ModelError(status);
 }
 
-// Clients resolve paths; a relative one would be read against the folder the coordinator happened to start in.
+// Clients resolve paths; a relative one would be read against the folder the coordinator happened to start in. Addresses
+// ("s3://...") are whole by themselves.
 std::vector<jobs::FieldViolation> RelativePaths(const JobSpec& spec) {
   std::vector<jobs::FieldViolation> violations;
   const auto check = [&](std::string field, const std::string& path) {
-    if (path.empty() || path.front() == '/') return;
+    if (path.empty() || path.front() == '/' || storage::HasScheme(path)) return;
     violations.push_back({std::move(field), absl::StrCat("must be an absolute path, found \"", path, "\"")});
   };
   check("model.path", spec.model().path());
@@ -48,10 +51,17 @@ std::vector<jobs::FieldViolation> RelativePaths(const JobSpec& spec) {
   return violations;
 }
 
-absl::StatusOr<std::unique_ptr<sharding::CheckpointReader>> OpenModel(const JobSpec& spec) {
-  auto reader = sharding::CheckpointReader::Open(spec.model().path());
+struct OpenedModel {
+  std::unique_ptr<storage::ModelSource> source;
+  std::unique_ptr<sharding::CheckpointReader> reader;
+};
+
+absl::StatusOr<OpenedModel> OpenModel(const JobSpec& spec) {
+  auto source = storage::ModelSource::Open(spec.model().path(), spec.model().chat_template());
+  if (!source.ok()) return ModelError(source.status());
+  auto reader = (*source)->OpenCheckpoint();
   if (!reader.ok()) return ModelError(reader.status());
-  return reader;
+  return OpenedModel{*std::move(source), *std::move(reader)};
 }
 
 void CopyRange(const sharding::Range& from, bearing::v1::Range* to) {
@@ -90,23 +100,25 @@ class FileJobChecker final : public JobChecker {
     BEARING_RETURN_IF_ERROR(proceed());
     BEARING_RETURN_IF_ERROR(jobs::ToStatus(jobs::ValidateFiles(*spec)));
     BEARING_RETURN_IF_ERROR(proceed());
-    BEARING_ASSIGN_OR_RETURN(std::unique_ptr<sharding::CheckpointReader> reader, OpenModel(*spec));
-    if (spec->ranks() != 0) BEARING_RETURN_IF_ERROR(PlanModel(*reader, jobs::TensorParallel(*spec, spec->ranks())).status());
+    BEARING_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(*spec));
+    if (spec->ranks() != 0)
+      BEARING_RETURN_IF_ERROR(PlanModel(*model.reader, jobs::TensorParallel(*spec, spec->ranks())).status());
     BEARING_RETURN_IF_ERROR(proceed());
-    BEARING_RETURN_IF_ERROR(ConversationError(jobs::CheckConversation(*spec, reader->config().vocab_size)));
+    BEARING_RETURN_IF_ERROR(
+        ConversationError(jobs::CheckConversation(*spec, *model.source, model.reader->config().vocab_size)));
     return proceed();
   }
 
   absl::StatusOr<ModelPlan> Plan(const JobSpec& spec, int ranks) const override {
-    BEARING_ASSIGN_OR_RETURN(std::unique_ptr<sharding::CheckpointReader> reader, OpenModel(spec));
-    BEARING_ASSIGN_OR_RETURN(sharding::ShardPlan plan, PlanModel(*reader, ranks));
+    BEARING_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(spec));
+    BEARING_ASSIGN_OR_RETURN(sharding::ShardPlan plan, PlanModel(*model.reader, ranks));
     const int64_t compute_size =
         sharding::DTypeSize(spec.model().dtype() == "bfloat16" ? sharding::DType::kBF16 : sharding::DType::kF32);
     ModelPlan result;
     result.plan = ToProto(plan);
     const bool may_stream = spec.model().residency() != "resident";
     for (const sharding::RankPlan& rank : plan.ranks) {
-      const sharding::RankElements elements = sharding::CountElements(reader->layout(), rank);
+      const sharding::RankElements elements = sharding::CountElements(model.reader->layout(), rank);
       result.compute_bytes.push_back((may_stream ? elements.streamed : elements.resident) * compute_size);
     }
     return result;

@@ -25,6 +25,7 @@ namespace bearing::jobs {
 // Writes beside `path`, fsyncs, renames, fsyncs the folder.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view content);
 absl::StatusOr<std::string> ReadFile(const std::string& path);
+absl::StatusOr<std::string> ReadInput(const std::string& address);  // Of a path, or an object in a bucket ("s3://...").
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path);  // hex
 std::string Sha256OfBytes(std::string_view bytes);                  // hex
 

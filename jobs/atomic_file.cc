@@ -17,9 +17,12 @@
 #include "sharding/posix_file.h"
 #include "sharding/sha256.h"
 #include "sharding/status_macros.h"
+#include "storage/location.h"
 
 namespace bearing::jobs {
 namespace {
+
+constexpr int64_t kMaxFileBytes = 1 << 30;
 
 namespace fs = std::filesystem;
 
@@ -78,7 +81,11 @@ bool IsTemporaryName(std::string_view name) {
   return name.size() > 1 && name.front() == '.' && name.find(kTemporaryMark) != std::string_view::npos;
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) { return sharding::ReadWholeFile(path, int64_t{1} << 30); }
+absl::StatusOr<std::string> ReadFile(const std::string& path) { return sharding::ReadWholeFile(path, kMaxFileBytes); }
+
+absl::StatusOr<std::string> ReadInput(const std::string& address) {
+  return storage::HasScheme(address) ? storage::ReadSmallFile(address, kMaxFileBytes) : ReadFile(address);
+}
 
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path) { return sharding::Sha256OfFile(path); }
 

@@ -27,9 +27,9 @@ absl::StatusOr<std::vector<int32_t>> ConceptTokens(const bearing::v1::Concept& c
   return ids;
 }
 
-absl::Status CheckConversation(const bearing::v1::JobSpec& spec, int64_t vocab_size) {
+absl::Status CheckConversation(const bearing::v1::JobSpec& spec, const storage::ModelSource& model, int64_t vocab_size) {
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<bridge::ChatTokenizer> tokenizer,
-                           bridge::ChatTokenizer::Load(spec.model().path(), spec.model().chat_template()));
+                           bridge::ChatTokenizer::Load(model.folder(), model.chat_template()));
   std::vector<bridge::Message> messages;
   if (!spec.prompts().system().empty()) messages.push_back({"system", spec.prompts().system()});
   messages.push_back({"user", "prompt"});

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "bearing/v1/job.pb.h"
 #include "bridge/chat_tokenizer.h"
+#include "storage/model_source.h"
 
 namespace bearing::jobs {
 
@@ -18,7 +19,7 @@ absl::StatusOr<std::vector<int32_t>> ConceptTokens(const bearing::v1::Concept& c
                                                    const bridge::ChatTokenizer& tokenizer, int64_t vocab_size);
 
 // The tokenizer loads, the chat template takes a conversation of this job, and ConceptTokens succeeds.
-absl::Status CheckConversation(const bearing::v1::JobSpec& spec, int64_t vocab_size);
+absl::Status CheckConversation(const bearing::v1::JobSpec& spec, const storage::ModelSource& model, int64_t vocab_size);
 
 }  // namespace bearing::jobs
 

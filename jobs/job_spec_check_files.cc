@@ -62,7 +62,7 @@ std::vector<FieldViolation> ValidateFiles(const JobSpec& spec) {
   CheckShared(sets, out);
   const std::string& chat_template = spec.model().chat_template();
   if (!chat_template.empty()) {
-    if (const auto text = ReadFile(chat_template); !text.ok()) {
+    if (const auto text = ReadInput(chat_template); !text.ok()) {
       out.push_back({"model.chat_template", std::string(text.status().message())});
     }
   }

@@ -14,9 +14,9 @@ namespace bearing::jobs {
 namespace {
 
 absl::StatusOr<std::string> ContentInPlaceOfPath(const std::string& path) {
-  BEARING_ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(path));
+  BEARING_ASSIGN_OR_RETURN(const std::string content, ReadInput(path));
   // The extension says how the content is read.
-  return Concat("sha256:", digest, absl::AsciiStrToLower(std::filesystem::path(path).extension().string()));
+  return Concat("sha256:", Sha256OfBytes(content), absl::AsciiStrToLower(std::filesystem::path(path).extension().string()));
 }
 
 }  // namespace

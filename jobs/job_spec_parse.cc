@@ -12,6 +12,7 @@
 #include "jobs/yaml_tree.h"
 #include "sharding/concat.h"
 #include "sharding/status_macros.h"
+#include "storage/uri.h"
 
 namespace bearing::jobs {
 namespace {
@@ -38,11 +39,6 @@ void CheckHeader(const YamlNode& root, std::string_view key, std::string_view wa
   } else if (found->kind != YamlNode::Kind::kScalar || found->text != wanted) {
     problems.push_back({found->line, std::string(key), Concat("expected \"", wanted, "\", found ", Describe(*found))});
   }
-}
-
-std::string Resolved(const std::string& path, const std::filesystem::path& folder) {
-  if (path.empty()) return path;
-  return (folder / path).lexically_normal().string();
 }
 
 absl::Status UnknownField(std::string_view path, std::string_view message) {
@@ -82,18 +78,18 @@ absl::StatusOr<JobSpec> LoadJobFile(const std::string& path) {
   std::error_code error;
   const std::filesystem::path current = std::filesystem::current_path(error);
   if (error) return absl::InternalError(Concat("cannot tell the current folder: ", error.message()));
-  const std::filesystem::path folder = (current / path).parent_path();
+  const std::string folder = (current / path).parent_path().string();
   for (const PromptField& field : PromptFields()) {
     // Reading a source through its mutable accessor would make the field present.
     if (FindSource(spec, field) == nullptr) continue;
     bearing::v1::PromptSource& source = MutableSource(spec, field);
-    source.set_file(Resolved(source.file(), folder));
+    source.set_file(storage::ResolveAddress(source.file(), folder));
   }
   if (spec.has_model()) {
-    spec.mutable_model()->set_path(Resolved(spec.model().path(), folder));
-    spec.mutable_model()->set_chat_template(Resolved(spec.model().chat_template(), folder));
+    spec.mutable_model()->set_path(storage::ResolveAddress(spec.model().path(), folder));
+    spec.mutable_model()->set_chat_template(storage::ResolveAddress(spec.model().chat_template(), folder));
   }
-  spec.set_output(Resolved(spec.output(), current));
+  spec.set_output(storage::ResolveAddress(spec.output(), current.string()));
   return spec;
 }
 

@@ -9,6 +9,7 @@
 #include "jobs/prompt_fields.h"
 #include "jobs/prompt_set.h"
 #include "sharding/concat.h"
+#include "storage/uri.h"
 
 namespace bearing::jobs {
 namespace {
@@ -62,6 +63,22 @@ void CheckUnique(const List& values, std::string_view field, Violations& out) {
   std::set<typename List::value_type> seen;
   for (const auto& value : values) {
     if (!seen.insert(value).second) out.Add(std::string(field), Concat("given twice: ", value));
+  }
+}
+
+// Addresses are checked here, where the field's name is known; whether something is there is seen when it is read.
+void CheckAddresses(const JobSpec& spec, Violations& out) {
+  const auto check = [&out](const std::string& field, const std::string& address) {
+    if (!storage::HasScheme(address)) return;
+    const absl::Status status = storage::ParseUri(address).status();
+    if (!status.ok()) out.Add(field, std::string(status.message()));
+  };
+  check("model.path", spec.model().path());
+  check("model.chat_template", spec.model().chat_template());
+  check("output", spec.output());
+  for (const PromptField& field : PromptFields()) {
+    const bearing::v1::PromptSource* source = FindSource(spec, field);
+    if (source != nullptr) check(field.Path() + ".file", source->file());
   }
 }
 
@@ -127,6 +144,20 @@ void CheckSelect(const JobSpec& spec, Violations& out) {
     const double share = select.prune_layers();
     out.Unless(share >= 0 && share < 1, "select.prune_layers", "a share of at least 0 and below 1", number(share));
   }
+  const bearing::v1::Edit& edit = spec.edit();
+  const auto check_strength = [&](bool has, double strength, const char* field) {
+    if (has) out.Unless(std::isfinite(strength), field, "a finite number", number(strength));
+  };
+  check_strength(edit.has_strength(), edit.strength(), "edit.strength");
+  check_strength(edit.has_embedding_strength(), edit.embedding_strength(), "edit.embedding_strength");
+  check_strength(edit.has_attention_strength(), edit.attention_strength(), "edit.attention_strength");
+  check_strength(edit.has_mlp_strength(), edit.mlp_strength(), "edit.mlp_strength");
+  for (const double strength : edit.layer_strengths()) check_strength(true, strength, "edit.layer_strengths");
+  out.Unless(edit.first_layer() >= 0, "edit.first_layer", "a layer of 0 or more", Concat(edit.first_layer()));
+  if (edit.has_last_layer()) {
+    out.Unless(edit.last_layer() >= edit.first_layer(), "edit.last_layer", "a layer from edit.first_layer on",
+               Concat(edit.last_layer()));
+  }
   CheckChoice(select.when_none_passes(), "select.when_none_passes", {"fail", "relax_kl", "relax_induce"}, out);
   for (const int layer : select.layers()) out.Unless(layer >= 0, "select.layers", "layers of 0 or more", Concat(layer));
   for (const int position : select.positions()) {
@@ -165,6 +196,7 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
   Violations out;
   out.Unless(IsJobName(spec.name()), "name", "lower-case letters, digits and inner dashes, 1 to 63 characters",
              Quoted(spec.name()));
+  CheckAddresses(spec, out);
   CheckModel(spec, out);
   CheckConcept(spec, out);
   CheckPrompts(spec, out);

@@ -159,7 +159,7 @@ bool IsPromptFormat(const std::string& path) {
 absl::StatusOr<std::vector<Prompt>> LoadPrompts(const std::string& path, const std::string& column, int count) {
   if (!IsPromptFormat(path)) return Error(path, "prompts come as .json, .jsonl, .csv or .txt");
   if (count < 0) return Error(path, Concat("the count must be 0 (all) or more, found ", count));
-  BEARING_ASSIGN_OR_RETURN(const std::string content, ReadFile(path));
+  BEARING_ASSIGN_OR_RETURN(const std::string content, ReadInput(path));
   std::string_view text = content;
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
   if (const size_t bad = FirstInvalidUtf8(text); bad != std::string_view::npos) {

@@ -1,8 +1,6 @@
 #include "sharding/checkpoint_index.h"
 
-#include <filesystem>
 #include <set>
-#include <system_error>
 
 #include "sharding/concat.h"
 #include "sharding/json_text.h"
@@ -46,10 +44,8 @@ absl::StatusOr<CheckpointIndex> ParseIndex(std::string_view text, const std::str
 
 }  // namespace
 
-absl::StatusOr<CheckpointIndex> FindCheckpointIndex(const std::string& model_dir) {
-  const std::string single = Concat(model_dir, "/", kSingleFileName);
-  std::error_code error;
-  if (std::filesystem::exists(single, error)) {
+absl::StatusOr<CheckpointIndex> FindCheckpointIndex(const std::string& model_dir, const FileFolder& shards) {
+  if (shards.Has(std::string(kSingleFileName))) {
     return CheckpointIndex{.is_sharded = false, .files = {std::string(kSingleFileName)}, .weight_map = {}};
   }
 

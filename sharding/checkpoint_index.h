@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "sharding/random_access_file.h"
 
 namespace bearing::sharding {
 
@@ -21,8 +22,9 @@ struct CheckpointIndex {
   std::map<std::string, std::string> weight_map;  // Tensor to file; empty without an index.
 };
 
-// NotFound when the folder has neither; DataLoss for an index that is malformed or names a file outside the folder.
-absl::StatusOr<CheckpointIndex> FindCheckpointIndex(const std::string& model_dir);
+// `shards` is where the weights are; the index is in `model_dir`. NotFound when there is neither; DataLoss for an index that is
+// malformed or names a file outside the folder.
+absl::StatusOr<CheckpointIndex> FindCheckpointIndex(const std::string& model_dir, const FileFolder& shards);
 
 }  // namespace bearing::sharding
 

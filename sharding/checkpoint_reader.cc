@@ -12,11 +12,6 @@
 #include "sharding/status_macros.h"
 
 namespace bearing::sharding {
-namespace {
-
-constexpr int64_t kMaxScratchBytes = 8 << 20;
-
-}  // namespace
 
 struct CheckpointReader::Impl {
   std::string model_dir;
@@ -24,25 +19,24 @@ struct CheckpointReader::Impl {
   ModelConfig config;
   ParamLayout layout;
   std::vector<Shard> shards;
-  std::vector<FileDescriptor> files;  // One a shard.
+  std::vector<std::unique_ptr<RandomAccessFile>> files;  // One a shard.
   std::unordered_map<std::string, Location> locations;
 
-  absl::Status OpenShard(const std::string& file_name);
+  absl::Status OpenShard(const std::string& file_name, const FileFolder& folder);
   absl::Status CheckIndex(const CheckpointIndex& index) const;
   absl::Status MatchLayout();
   absl::Status ReadColumns(const Location& at, Range range, absl::Span<char> out) const;
 
-  std::string PathOf(const Location& at) const { return Concat(model_dir, "/", shards[at.shard].file_name); }
+  const std::string& PathOf(const Location& at) const { return files[at.shard]->name(); }
   const SafetensorsEntry& EntryAt(const Location& at) const { return shards[at.shard].header.entries[at.entry]; }
 };
 
-absl::Status CheckpointReader::Impl::OpenShard(const std::string& file_name) {
-  const std::string path = Concat(model_dir, "/", file_name);
+absl::Status CheckpointReader::Impl::OpenShard(const std::string& file_name, const FileFolder& folder) {
   Shard shard;
   shard.file_name = file_name;
-  BEARING_ASSIGN_OR_RETURN(FileDescriptor file, OpenForReading(path));
-  BEARING_ASSIGN_OR_RETURN(shard.file_size, FileSize(file, path));
-  BEARING_ASSIGN_OR_RETURN(shard.header, ReadSafetensorsHeader(file, path));
+  BEARING_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, folder.Open(file_name));
+  shard.file_size = file->size();
+  BEARING_ASSIGN_OR_RETURN(shard.header, ReadSafetensorsHeader(*file));
   for (size_t i = 0; i < shard.header.entries.size(); ++i) {
     const std::string& name = shard.header.entries[i].name;
     const auto [it, inserted] = locations.emplace(name, Location{.shard = shards.size(), .entry = i});
@@ -95,12 +89,17 @@ CheckpointReader::CheckpointReader(std::unique_ptr<Impl> impl) : impl_(std::move
 CheckpointReader::~CheckpointReader() = default;
 
 absl::StatusOr<std::unique_ptr<CheckpointReader>> CheckpointReader::Open(const std::string& model_dir) {
+  return Open(model_dir, *MakeLocalFolder(model_dir));
+}
+
+absl::StatusOr<std::unique_ptr<CheckpointReader>> CheckpointReader::Open(const std::string& model_dir,
+                                                                         const FileFolder& shards) {
   auto impl = std::make_unique<Impl>();
   impl->model_dir = model_dir;
   BEARING_ASSIGN_OR_RETURN(impl->config, LoadModelConfig(model_dir));
   BEARING_ASSIGN_OR_RETURN(impl->config_text, ReadWholeFile(Concat(model_dir, "/config.json"), kMaxConfigBytes));
-  BEARING_ASSIGN_OR_RETURN(const CheckpointIndex index, FindCheckpointIndex(model_dir));
-  for (const std::string& file_name : index.files) BEARING_RETURN_IF_ERROR(impl->OpenShard(file_name));
+  BEARING_ASSIGN_OR_RETURN(const CheckpointIndex index, FindCheckpointIndex(model_dir, shards));
+  for (const std::string& file_name : index.files) BEARING_RETURN_IF_ERROR(impl->OpenShard(file_name, shards));
   if (index.is_sharded) BEARING_RETURN_IF_ERROR(impl->CheckIndex(index));
   BEARING_RETURN_IF_ERROR(impl->MatchLayout());
   return std::unique_ptr<CheckpointReader>(new CheckpointReader(std::move(impl)));
@@ -118,6 +117,8 @@ absl::StatusOr<CheckpointReader::Location> CheckpointReader::Find(std::string_vi
   }
   return it->second;
 }
+
+const RandomAccessFile& CheckpointReader::file(size_t shard) const { return *impl_->files[shard]; }
 
 const SafetensorsEntry& CheckpointReader::entry(const Location& at) const { return impl_->EntryAt(at); }
 
@@ -140,26 +141,26 @@ absl::Status CheckpointReader::ReadSlice(std::string_view tensor, int axis, Rang
         Concat("buffer has the wrong size: tensor=", tensor, " want=", range.size() * bytes_of_one, " got=", out.size()));
   }
   if (axis == 1) return impl_->ReadColumns(at, range, out);
-  return ReadAt(impl_->files[at.shard], entry.file_offset + range.begin * bytes_of_one, out, impl_->PathOf(at));
+  return impl_->files[at.shard]->ReadAt(entry.file_offset + range.begin * bytes_of_one, out);
 }
 
 absl::Status CheckpointReader::Impl::ReadColumns(const Location& at, Range range, absl::Span<char> out) const {
   const SafetensorsEntry& entry = EntryAt(at);
-  const std::string path = PathOf(at);
+  const RandomAccessFile& file = *files[at.shard];
   const int64_t rows = entry.shape[0];
   const int64_t row_bytes = entry.shape[1] * DTypeSize(entry.dtype);
   const int64_t part_begin = range.begin * DTypeSize(entry.dtype);
   const int64_t part_bytes = range.size() * DTypeSize(entry.dtype);
   if (rows == 0 || part_bytes == 0) return absl::OkStatus();
-  if (part_bytes == row_bytes) return ReadAt(files[at.shard], entry.file_offset, out, path);
+  if (part_bytes == row_bytes) return file.ReadAt(entry.file_offset, out);
 
-  const int64_t block_rows = std::clamp<int64_t>(kMaxScratchBytes / row_bytes, 1, rows);
+  const int64_t block_rows = std::clamp<int64_t>(file.block_bytes() / row_bytes, 1, rows);
   std::vector<char> block(static_cast<size_t>(block_rows * row_bytes));
   char* to = out.data();
   for (int64_t first = 0; first < rows; first += block_rows) {
     const int64_t count = std::min(block_rows, rows - first);
     const absl::Span<char> bytes = absl::MakeSpan(block.data(), static_cast<size_t>(count * row_bytes));
-    BEARING_RETURN_IF_ERROR(ReadAt(files[at.shard], entry.file_offset + first * row_bytes, bytes, path));
+    BEARING_RETURN_IF_ERROR(file.ReadAt(entry.file_offset + first * row_bytes, bytes));
     for (int64_t row = 0; row < count; ++row) {
       std::memcpy(to, block.data() + row * row_bytes + part_begin, static_cast<size_t>(part_bytes));
       to += part_bytes;
@@ -175,7 +176,7 @@ absl::Status CheckpointReader::Read(std::string_view tensor, absl::Span<char> ou
     return absl::InvalidArgumentError(
         Concat("buffer has the wrong size: tensor=", tensor, " want=", entry.num_bytes, " got=", out.size()));
   }
-  return ReadAt(impl_->files[at.shard], entry.file_offset, out, impl_->PathOf(at));
+  return impl_->files[at.shard]->ReadAt(entry.file_offset, out);
 }
 
 absl::StatusOr<std::string> CheckpointReader::Digest() const {

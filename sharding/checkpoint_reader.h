@@ -1,7 +1,8 @@
 // A Hugging Face model folder, opened for reading: shards found through the index, headers parsed, layout matched. Opening
-// reads no weights. Tensors (or ranges of rows or columns) are then read by pread into the caller's memory.
+// reads no weights. Tensors (or ranges of rows or columns) are then read into the caller's memory: by pread, or, where the
+// shards are elsewhere, by what opened them.
 //
-// Thread-safe after Open. Owns one file descriptor a shard.
+// Thread-safe after Open. Owns one open file a shard.
 #ifndef BEARING_SHARDING_CHECKPOINT_READER_H_
 #define BEARING_SHARDING_CHECKPOINT_READER_H_
 
@@ -17,6 +18,7 @@
 #include "absl/types/span.h"
 #include "sharding/model_config.h"
 #include "sharding/param_layout.h"
+#include "sharding/random_access_file.h"
 #include "sharding/safetensors.h"
 #include "sharding/shard_plan.h"
 
@@ -27,11 +29,14 @@ class CheckpointReader {
   // InvalidArgument / Unimplemented from the config; NotFound for a missing folder, config or shard; DataLoss for a bad header,
   // a truncated shard, a tensor of the index that its shard lacks, or one stored twice; FailedPrecondition from the layout.
   static absl::StatusOr<std::unique_ptr<CheckpointReader>> Open(const std::string& model_dir);
+
+  // Of a model whose config and index are in `model_dir` and whose shards are in `shards`, which is used only for opening.
+  static absl::StatusOr<std::unique_ptr<CheckpointReader>> Open(const std::string& model_dir, const FileFolder& shards);
   ~CheckpointReader();
 
   const ModelConfig& config() const;
   const ParamLayout& layout() const;
-  const std::string& model_dir() const;
+  const std::string& model_dir() const;  // Holds config.json and the other small files; the shards may be elsewhere (file()).
 
   // Shard file names in the folder, sorted, and their headers.
   struct Shard {
@@ -53,6 +58,9 @@ class CheckpointReader {
   // exactly the bytes of the part. Rows are read in one call; columns by reading row blocks and copying the part out, with
   // bounded scratch.
   absl::Status ReadSlice(std::string_view tensor, int axis, Range range, absl::Span<char> out) const;
+
+  // The open file of shards()[shard]: for bytes that are copied as they are.
+  const RandomAccessFile& file(size_t shard) const;
 
   // A whole tensor.
   absl::Status Read(std::string_view tensor, absl::Span<char> out) const;

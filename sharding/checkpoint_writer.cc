@@ -1,6 +1,8 @@
 #include "sharding/checkpoint_writer.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -8,13 +10,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <mutex>
-#include <set>
+#include <sstream>
 #include <system_error>
-#include <unordered_map>
 #include <utility>
 
 #include "sharding/concat.h"
 #include "sharding/copy_plan.h"
+#include "sharding/direct_file.h"
 #include "sharding/posix_file.h"
 #include "sharding/safetensors.h"
 #include "sharding/side_files.h"
@@ -51,50 +53,44 @@ absl::Status RenameToNew(const std::string& from, const std::string& to) {
   return ErrnoStatus("cannot rename into place", to);
 }
 
+// Numbers of the files that were cloned, one a line; gone before the folder gets its name.
+constexpr std::string_view kClonedFile = ".cloned";
+
+// Shares the blocks of `from`: no byte is copied. False where the file system cannot.
+bool Clone(const FileDescriptor& from, const FileDescriptor& to) { return ::ioctl(to.get(), FICLONE, from.get()) == 0; }
+
 }  // namespace
 
 struct CheckpointWriter::Impl {
-  const CheckpointReader* reader;
+  const WeightFiles* source;
+  const CopyPlan* plan;
   std::string out_dir;
   std::string staged;
-  CopyPlan plan;
   std::vector<std::string> side_files;
-  std::unordered_map<std::string, size_t> region_of;  // Tensor to index in plan.regions.
 
-  std::mutex mutex;                     // Guards the two below while they are filled; entries never move.
-  std::vector<FileDescriptor> files;    // As plan.files, opened at first use.
-  std::vector<FileDescriptor> sources;  // As reader->shards(), opened at first use.
+  std::mutex mutex;                                // Guards `files` while it is filled; entries never move.
+  std::vector<std::unique_ptr<DirectFile>> files;  // As plan.files, opened at first use.
 
   std::string StagedPath(std::string_view name) const { return Concat(staged, "/", name); }
-  std::string SourcePath(std::string_view name) const { return Concat(reader->model_dir(), "/", name); }
-  absl::StatusOr<const FileDescriptor*> Output(size_t file);
-  absl::StatusOr<const FileDescriptor*> Source(size_t shard);
+  absl::StatusOr<DirectFile*> Output(size_t file);
   absl::Status WriteSideFile(const std::string& name) const;
-  absl::Status WriteWeightFile(const CopyPlan::File& file) const;
+  absl::StatusOr<bool> MakeWeightFile(const CopyPlan::File& file, bool is_unedited) const;
   absl::Status CheckStaged() const;
 };
 
-absl::StatusOr<const FileDescriptor*> CheckpointWriter::Impl::Output(size_t file) {
+absl::StatusOr<DirectFile*> CheckpointWriter::Impl::Output(size_t file) {
   const std::lock_guard<std::mutex> lock(mutex);
-  if (!files[file].is_open()) {
-    BEARING_ASSIGN_OR_RETURN(files[file], OpenForWriting(StagedPath(plan.files[file].name)));
+  if (files[file] == nullptr) {
+    BEARING_ASSIGN_OR_RETURN(files[file], DirectFile::Open(StagedPath(plan->files[file].name)));
   }
-  return &files[file];
-}
-
-absl::StatusOr<const FileDescriptor*> CheckpointWriter::Impl::Source(size_t shard) {
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (!sources[shard].is_open()) {
-    BEARING_ASSIGN_OR_RETURN(sources[shard], OpenForReading(SourcePath(reader->shards()[shard].file_name)));
-  }
-  return &sources[shard];
+  return files[file].get();
 }
 
 absl::Status CheckpointWriter::Impl::WriteSideFile(const std::string& name) const {
   const std::string to_path = StagedPath(name);
-  if (const auto text = plan.side_texts.find(name); text != plan.side_texts.end()) return WriteNewFile(to_path, text->second);
+  if (const auto text = plan->side_texts.find(name); text != plan->side_texts.end()) return WriteNewFile(to_path, text->second);
 
-  const std::string from_path = SourcePath(name);
+  const std::string from_path = Concat(source->model_dir(), "/", name);
   BEARING_ASSIGN_OR_RETURN(const FileDescriptor from, OpenForReading(from_path));
   BEARING_ASSIGN_OR_RETURN(const int64_t size, FileSize(from, from_path));
   BEARING_ASSIGN_OR_RETURN(const FileDescriptor to, CreateNewFile(to_path));
@@ -102,17 +98,21 @@ absl::Status CheckpointWriter::Impl::WriteSideFile(const std::string& name) cons
   return SyncFile(to, to_path);
 }
 
-absl::Status CheckpointWriter::Impl::WriteWeightFile(const CopyPlan::File& file) const {
+// True when it is complete already.
+absl::StatusOr<bool> CheckpointWriter::Impl::MakeWeightFile(const CopyPlan::File& file, bool is_unedited) const {
   const std::string path = StagedPath(file.name);
   BEARING_ASSIGN_OR_RETURN(const FileDescriptor to, CreateNewFile(path));
+  if (is_unedited && file.same_as && Clone(source->file(*file.same_as), to)) {
+    BEARING_RETURN_IF_ERROR(SyncFile(to, path));
+    return true;
+  }
   BEARING_RETURN_IF_ERROR(ReserveSize(to, file.size, path));
-  BEARING_RETURN_IF_ERROR(WriteAt(to, 0, file.framed_header, path));
-  return SyncFile(to, path);
+  return false;
 }
 
 // A last look before the name becomes public: every file is there, whole, and readable as what it claims to be.
 absl::Status CheckpointWriter::Impl::CheckStaged() const {
-  for (const CopyPlan::File& file : plan.files) {
+  for (const CopyPlan::File& file : plan->files) {
     const absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(StagedPath(file.name));
     BEARING_RETURN_IF_ERROR(header.status());
   }
@@ -125,11 +125,11 @@ absl::Status CheckpointWriter::Impl::CheckStaged() const {
 CheckpointWriter::CheckpointWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 CheckpointWriter::~CheckpointWriter() = default;
 
-absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(const CheckpointReader* reader,
-                                                                           const std::string& out_dir,
-                                                                           const WriterOptions& options) {
+absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(const WeightFiles* source, const CopyPlan* plan,
+                                                                           const std::string& out_dir) {
   auto impl = std::make_unique<Impl>();
-  impl->reader = reader;
+  impl->source = source;
+  impl->plan = plan;
   impl->out_dir = out_dir;
   while (impl->out_dir.size() > 1 && impl->out_dir.back() == '/') impl->out_dir.pop_back();
   if (impl->out_dir.empty() || impl->out_dir == "/") {
@@ -137,20 +137,17 @@ absl::StatusOr<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(const
   }
   if (Exists(impl->out_dir)) return absl::AlreadyExistsError(Concat("output folder exists: folder=", impl->out_dir));
   impl->staged = impl->out_dir + ".partial";
-  BEARING_ASSIGN_OR_RETURN(impl->plan, MakeCopyPlan(*reader, options.untie));
-  BEARING_ASSIGN_OR_RETURN(impl->side_files, FindSideFiles(reader->model_dir()));
-  for (const auto& [name, text] : impl->plan.side_texts) {
+  BEARING_ASSIGN_OR_RETURN(impl->side_files, FindSideFiles(source->model_dir()));
+  for (const auto& [name, text] : plan->side_texts) {
     if (std::find(impl->side_files.begin(), impl->side_files.end(), name) == impl->side_files.end()) {
       impl->side_files.push_back(name);
     }
   }
-  for (size_t i = 0; i < impl->plan.regions.size(); ++i) impl->region_of.emplace(impl->plan.regions[i].tensor, i);
-  impl->files.resize(impl->plan.files.size());
-  impl->sources.resize(reader->shards().size());
+  impl->files.resize(plan->files.size());
   return std::unique_ptr<CheckpointWriter>(new CheckpointWriter(std::move(impl)));
 }
 
-absl::Status CheckpointWriter::Prepare() {
+absl::Status CheckpointWriter::Prepare(const std::set<size_t>& unedited) {
   if (Exists(impl_->out_dir)) return absl::AlreadyExistsError(Concat("output folder exists: folder=", impl_->out_dir));
   std::error_code error;
   fs::remove_all(impl_->staged, error);
@@ -162,57 +159,45 @@ absl::Status CheckpointWriter::Prepare() {
     if (error) return FolderError("cannot create folder", ParentOf(impl_->StagedPath(name)), error);
     BEARING_RETURN_IF_ERROR(impl_->WriteSideFile(name));
   }
-  for (const CopyPlan::File& file : impl_->plan.files) BEARING_RETURN_IF_ERROR(impl_->WriteWeightFile(file));
-  return absl::OkStatus();
+  std::string cloned;
+  for (size_t i = 0; i < impl_->plan->files.size(); ++i) {
+    BEARING_ASSIGN_OR_RETURN(const bool done, impl_->MakeWeightFile(impl_->plan->files[i], unedited.contains(i)));
+    if (done) absl::StrAppend(&cloned, i, "\n");
+  }
+  return WriteNewFile(impl_->StagedPath(kClonedFile), cloned);
 }
 
-absl::Status CheckpointWriter::CopyUnedited(const std::vector<std::string>& edited, int rank, int ranks) {
-  if (ranks < 1 || rank < 0 || rank >= ranks) {
-    return absl::InvalidArgumentError(Concat("bad rank: rank=", rank, " ranks=", ranks));
-  }
-  for (const std::string& tensor : edited) {
-    if (!impl_->region_of.contains(tensor)) {
-      return absl::NotFoundError(Concat("output has no such tensor: tensor=", Escaped(tensor)));
-    }
-  }
-  for (const CopyRegion& region : RegionsOfRank(impl_->plan, {edited.begin(), edited.end()}, rank, ranks)) {
-    BEARING_ASSIGN_OR_RETURN(const FileDescriptor* const from, impl_->Source(region.source_shard));
-    BEARING_ASSIGN_OR_RETURN(const FileDescriptor* const to, impl_->Output(region.file));
-    BEARING_RETURN_IF_ERROR(CopyBytes(*from, region.source_offset,
-                                      impl_->SourcePath(impl_->reader->shards()[region.source_shard].file_name), *to,
-                                      region.offset, impl_->StagedPath(impl_->plan.files[region.file].name), region.num_bytes));
-  }
-  return absl::OkStatus();
+absl::StatusOr<std::set<size_t>> CheckpointWriter::ClonedFiles() const {
+  BEARING_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(impl_->StagedPath(kClonedFile), 1 << 20));
+  std::istringstream lines(text);
+  std::set<size_t> files;
+  for (size_t file; lines >> file;) files.insert(file);
+  return files;
 }
 
-absl::Status CheckpointWriter::WriteRows(std::string_view tensor, int64_t row_begin, absl::Span<const char> bytes) {
-  const auto found = impl_->region_of.find(std::string(tensor));
-  if (found == impl_->region_of.end()) {
-    return absl::NotFoundError(Concat("output has no such tensor: tensor=", Escaped(tensor)));
+absl::Status CheckpointWriter::WritePart(size_t file, int64_t offset, absl::Span<const char> bytes) {
+  if (file >= impl_->plan->files.size() || offset < 0 ||
+      offset + static_cast<int64_t>(bytes.size()) > impl_->plan->files[file].size) {
+    return absl::InvalidArgumentError(
+        Concat("part lies outside its file: file=", file, " offset=", offset, " bytes=", bytes.size()));
   }
-  const CopyRegion& region = impl_->plan.regions[found->second];
-  const int64_t row_bytes = region.rows == 0 ? 0 : region.num_bytes / region.rows;
-  const auto size = static_cast<int64_t>(bytes.size());
-  if (row_begin < 0 || row_begin > region.rows || (row_bytes == 0 ? size != 0 : size % row_bytes != 0) ||
-      (row_bytes > 0 && size / row_bytes > region.rows - row_begin)) {
-    return absl::InvalidArgumentError(Concat("rows do not fit the tensor: tensor=", tensor, " rows=", region.rows,
-                                             " row bytes=", row_bytes, " begin=", row_begin, " bytes=", bytes.size()));
-  }
-  BEARING_ASSIGN_OR_RETURN(const FileDescriptor* const to, impl_->Output(region.file));
-  return WriteAt(*to, region.offset + row_begin * row_bytes, bytes, impl_->StagedPath(impl_->plan.files[region.file].name));
+  BEARING_ASSIGN_OR_RETURN(DirectFile* const to, impl_->Output(file));
+  return to->Write(offset, bytes);
 }
 
 absl::Status CheckpointWriter::Sync() {
   const std::lock_guard<std::mutex> lock(impl_->mutex);
-  for (size_t i = 0; i < impl_->files.size(); ++i) {
-    if (!impl_->files[i].is_open()) continue;
-    BEARING_RETURN_IF_ERROR(SyncFile(impl_->files[i], impl_->StagedPath(impl_->plan.files[i].name)));
+  for (const std::unique_ptr<DirectFile>& file : impl_->files) {
+    if (file != nullptr) BEARING_RETURN_IF_ERROR(file->Sync());
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckpointWriter::Commit() {
   BEARING_RETURN_IF_ERROR(impl_->CheckStaged());
+  std::error_code error;
+  fs::remove(impl_->StagedPath(kClonedFile), error);
+  if (error) return FolderError("cannot remove file", impl_->StagedPath(kClonedFile), error);
   std::set<std::string> folders = {impl_->staged};
   for (const std::string& name : impl_->side_files) folders.insert(ParentOf(impl_->StagedPath(name)));
   for (const std::string& folder : folders) BEARING_RETURN_IF_ERROR(SyncFolder(folder));
@@ -220,9 +205,11 @@ absl::Status CheckpointWriter::Commit() {
   return SyncFolder(ParentOf(impl_->out_dir));
 }
 
+const std::string& CheckpointWriter::staged_folder() const { return impl_->staged; }
+
 std::vector<std::string> CheckpointWriter::files() const {
   std::vector<std::string> names = impl_->side_files;
-  for (const CopyPlan::File& file : impl_->plan.files) names.push_back(file.name);
+  for (const CopyPlan::File& file : impl_->plan->files) names.push_back(file.name);
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -6,8 +6,8 @@
 #include "sharding/checkpoint_index.h"
 #include "sharding/concat.h"
 #include "sharding/posix_file.h"
+#include "sharding/rewritten_text.h"
 #include "sharding/status_macros.h"
-#include "sharding/untie.h"
 
 namespace bearing::sharding {
 namespace {
@@ -15,150 +15,167 @@ namespace {
 constexpr std::string_view kUnembeddingShard = "model-lm_head.safetensors";
 constexpr int64_t kMaxTextBytes = 256 << 20;
 
-CopyRegion MakeRegion(const SafetensorsEntry& entry, size_t file, int64_t offset, size_t source_shard) {
-  return {.tensor = entry.name,
-          .file = file,
-          .offset = offset,
-          .source_shard = source_shard,
-          .source_offset = entry.file_offset,
+int64_t NumBytes(const DiskTensor& tensor) {
+  int64_t bytes = DTypeSize(tensor.dtype);
+  for (const int64_t axis : tensor.shape) bytes *= axis;
+  return bytes;
+}
+
+OutputTensor Copied(const SafetensorsEntry& entry, size_t shard) {
+  return {.name = entry.name,
+          .dtype = entry.dtype,
+          .shape = entry.shape,
+          .offset = entry.file_offset,
           .num_bytes = entry.num_bytes,
-          .rows = entry.shape.size() == 2 ? entry.shape[0] : 1};
+          .source = OutputTensor::Source{shard, entry.file_offset}};
 }
 
-CopyPlan PlainCopy(const CheckpointReader& reader) {
-  CopyPlan plan;
-  for (size_t i = 0; i < reader.shards().size(); ++i) {
-    const CheckpointReader::Shard& shard = reader.shards()[i];
-    plan.files.push_back(
-        {.name = shard.file_name, .framed_header = FrameSafetensorsHeader(shard.header.raw_json), .size = shard.file_size});
-    for (const SafetensorsEntry& entry : shard.header.entries) {
-      plan.regions.push_back(MakeRegion(entry, i, entry.file_offset, i));
-    }
+OutputTensor Made(const DiskTensor& tensor) {
+  return {.name = tensor.name, .dtype = tensor.dtype, .shape = tensor.shape, .num_bytes = NumBytes(tensor), .source = {}};
+}
+
+class Planner {
+ public:
+  Planner(const WeightFiles& source, const CopyChanges& changes) : source_(source), changes_(changes) {}
+
+  absl::StatusOr<CopyPlan> Make();
+
+ private:
+  absl::StatusOr<std::string> SideText(std::string_view name) const {
+    return ReadWholeFile(Concat(source_.model_dir(), "/", name), kMaxTextBytes);
   }
-  return plan;
-}
+  absl::Status FindUntied();
+  // The tensors of a shard's copy; `changed` when they are not those of the shard.
+  std::vector<OutputTensor> TensorsOf(size_t shard, bool* changed);
+  void AddFile(CopyPlan::File file, std::vector<OutputTensor> tensors);
+  absl::Status RewriteTexts();
 
-absl::StatusOr<std::string> SideText(const CheckpointReader& reader, std::string_view name) {
-  return ReadWholeFile(Concat(reader.model_dir(), "/", name), kMaxTextBytes);
-}
+  const WeightFiles& source_;
+  const CopyChanges& changes_;
+  CopyPlan plan_;
+  IndexChanges index_;
+  // The unembedding that is to be added, and where its bytes are.
+  std::optional<OutputTensor> untied_;
+  std::optional<OutputTensor::Source> stored_untied_;  // The model stores one that nobody reads; it gets these bytes.
+};
 
-// The only file gets the unembedding at its end; its header grows, so that all data moves by as much.
-void AppendToSingleFile(const CheckpointReader& reader, const SafetensorsEntry& unembedding, size_t source_shard,
-                        CopyPlan* plan) {
-  const CheckpointReader::Shard& shard = reader.shards()[0];
-  const int64_t data_bytes = shard.file_size - shard.header.data_begin;
-  CopyPlan::File& file = plan->files[0];
-  file.framed_header = FrameSafetensorsHeader(AppendTensorToHeader(shard.header.raw_json, unembedding, data_bytes));
-  const int64_t moved = static_cast<int64_t>(file.framed_header.size()) - shard.header.data_begin;
-  for (CopyRegion& region : plan->regions) region.offset += moved;
-  plan->regions.push_back(MakeRegion(unembedding, 0, shard.file_size + moved, source_shard));
-  file.size = shard.file_size + moved + unembedding.num_bytes;
-}
-
-absl::Status AddShard(const CheckpointReader& reader, const SafetensorsEntry& unembedding, size_t source_shard,
-                      CopyPlan* plan) {
-  BEARING_ASSIGN_OR_RETURN(const std::string index, SideText(reader, kIndexFileName));
-  BEARING_ASSIGN_OR_RETURN(plan->side_texts[std::string(kIndexFileName)],
-                           AddToIndex(index, Concat(reader.model_dir(), "/", kIndexFileName), unembedding, kUnembeddingShard));
-  for (const CopyPlan::File& file : plan->files) {
-    if (file.name == kUnembeddingShard) {
-      return absl::FailedPreconditionError(
-          Concat("checkpoint already has a file of the name of the new shard: file=", reader.model_dir(), "/", file.name));
-    }
+absl::Status Planner::FindUntied() {
+  if (!changes_.untie) return absl::OkStatus();
+  const WeightFiles::Location* at = source_.Find(changes_.embedding);
+  if (at == nullptr) return absl::NotFoundError(Concat("checkpoint has no such tensor: tensor=", changes_.embedding));
+  const SafetensorsEntry& embedding = source_.entry(*at);
+  const WeightFiles::Location* stored_at = source_.Find(changes_.unembedding);
+  if (stored_at == nullptr) {
+    untied_ = Copied(embedding, at->shard);
+    untied_->name = changes_.unembedding;
+    return absl::OkStatus();
   }
-  CopyPlan::File file{.name = std::string(kUnembeddingShard),
-                      .framed_header = FrameSafetensorsHeader(HeaderOfOneTensor(unembedding)),
-                      .size = 0};
-  const auto header_bytes = static_cast<int64_t>(file.framed_header.size());
-  file.size = header_bytes + unembedding.num_bytes;
-  plan->regions.push_back(MakeRegion(unembedding, plan->files.size(), header_bytes, source_shard));
-  plan->files.push_back(std::move(file));
-  return absl::OkStatus();
-}
-
-// A tied model may store an unembedding, which nobody reads; untied, it must be the embedding.
-absl::Status FillStoredUnembedding(const SafetensorsEntry& stored, const SafetensorsEntry& embedding, size_t source_shard,
-                                   CopyPlan* plan) {
-  if (stored.dtype != embedding.dtype) {
+  const SafetensorsEntry& stored = source_.entry(*stored_at);
+  if (stored.dtype != embedding.dtype || stored.shape != embedding.shape) {
     return absl::FailedPreconditionError(
-        Concat("stored unembedding of a tied model has another dtype than the embedding: tensor=", stored.name,
+        Concat("stored unembedding of a tied model has another dtype or shape than the embedding: tensor=", stored.name,
                " got=", DTypeName(stored.dtype), " want=", DTypeName(embedding.dtype)));
   }
-  for (CopyRegion& region : plan->regions) {
-    if (region.tensor != stored.name) continue;
-    region.source_shard = source_shard;
-    region.source_offset = embedding.file_offset;
-  }
+  stored_untied_ = OutputTensor::Source{at->shard, embedding.file_offset};
   return absl::OkStatus();
 }
 
-absl::Status Untie(const CheckpointReader& reader, CopyPlan* plan) {
-  const std::string config_path = Concat(reader.model_dir(), "/config.json");
-  BEARING_ASSIGN_OR_RETURN(const std::string config, SideText(reader, "config.json"));
-  BEARING_ASSIGN_OR_RETURN(plan->side_texts["config.json"], UntieConfig(config, config_path));
+std::vector<OutputTensor> Planner::TensorsOf(size_t shard, bool* changed) {
+  const WeightFiles::Shard& from = source_.shards()[shard];
+  std::vector<OutputTensor> tensors;
+  for (const SafetensorsEntry& entry : from.header.entries) {
+    if (changes_.removed.contains(entry.name)) {
+      *changed = true;
+      index_.removed[entry.name] = entry.num_bytes;
+    } else if (const auto found = changes_.replaced.find(entry.name); found != changes_.replaced.end()) {
+      *changed = true;
+      tensors.push_back(Made(found->second));
+      index_.removed[entry.name] = entry.num_bytes;
+      index_.added[found->second.name] = {from.file_name, tensors.back().num_bytes, DTypeSize(found->second.dtype)};
+    } else {
+      tensors.push_back(Copied(entry, shard));
+      if (stored_untied_ && entry.name == changes_.unembedding) tensors.back().source = stored_untied_;
+    }
+    const auto added = changes_.added.find(entry.name);
+    if (added == changes_.added.end()) continue;
+    for (const DiskTensor& tensor : added->second) {
+      *changed = true;
+      tensors.push_back(Made(tensor));
+      index_.added[tensor.name] = {from.file_name, tensors.back().num_bytes, DTypeSize(tensor.dtype)};
+    }
+  }
+  return tensors;
+}
 
-  const ParamEntry* embedding_entry = reader.layout().Find(ParamRole::kEmbedding);
-  BEARING_ASSIGN_OR_RETURN(const CheckpointReader::Location at, reader.Find(embedding_entry->name));
-  const SafetensorsEntry& embedding = reader.entry(at);
-  if (const ParamEntry* stored = reader.layout().Find(ParamRole::kUnembedding); stored != nullptr) {
-    BEARING_ASSIGN_OR_RETURN(const CheckpointReader::Location stored_at, reader.Find(stored->name));
-    return FillStoredUnembedding(reader.entry(stored_at), embedding, at.shard, plan);
+void Planner::AddFile(CopyPlan::File file, std::vector<OutputTensor> tensors) {
+  file.size = static_cast<int64_t>(file.framed_header.size());
+  for (OutputTensor& tensor : tensors) {
+    tensor.file = plan_.files.size();
+    tensor.offset = file.size;
+    file.size += tensor.num_bytes;
+    plan_.tensors.push_back(std::move(tensor));
   }
-  SafetensorsEntry unembedding = embedding;
-  unembedding.name = reader.layout().unembedding_name();
-  if (reader.shards().size() > 1 || reader.shards()[0].file_name != kSingleFileName) {
-    return AddShard(reader, unembedding, at.shard, plan);
+  plan_.files.push_back(std::move(file));
+}
+
+absl::Status Planner::RewriteTexts() {
+  if (source_.is_sharded()) {
+    BEARING_ASSIGN_OR_RETURN(std::string text, SideText(kIndexFileName));
+    if (!index_.empty()) {
+      BEARING_ASSIGN_OR_RETURN(text, RewriteIndex(text, Concat(source_.model_dir(), "/", kIndexFileName), index_));
+    }
+    plan_.side_texts[std::string(kIndexFileName)] = std::move(text);
   }
-  AppendToSingleFile(reader, unembedding, at.shard, plan);
+  std::map<std::string, nlohmann::json> keys = changes_.config;
+  if (changes_.untie) keys["tie_word_embeddings"] = false;
+  if (keys.empty()) return absl::OkStatus();
+  BEARING_ASSIGN_OR_RETURN(plan_.side_texts["config.json"],
+                           RewriteConfig(source_.config_text(), Concat(source_.model_dir(), "/config.json"), keys));
   return absl::OkStatus();
 }
 
-bool Continues(const CopyRegion& last, const CopyRegion& next) {
-  return last.file == next.file && last.source_shard == next.source_shard && last.offset + last.num_bytes == next.offset &&
-         last.source_offset + last.num_bytes == next.source_offset;
+absl::StatusOr<CopyPlan> Planner::Make() {
+  BEARING_RETURN_IF_ERROR(FindUntied());
+  const bool append = untied_ && !source_.is_sharded();
+  for (size_t shard = 0; shard < source_.shards().size(); ++shard) {
+    const WeightFiles::Shard& from = source_.shards()[shard];
+    bool changed = append;
+    std::vector<OutputTensor> tensors = TensorsOf(shard, &changed);
+    if (append) tensors.push_back(*untied_);
+    CopyPlan::File file{.name = from.file_name, .framed_header = {}, .same_as = {}};
+    if (changed) {
+      file.framed_header = FrameSafetensorsHeader(HeaderOf(tensors, from.header.metadata));
+    } else {
+      file.framed_header = FrameSafetensorsHeader(from.header.raw_json);
+      // The bytes of a stored unembedding may change.
+      const bool replaced = std::any_of(tensors.begin(), tensors.end(), [&](const OutputTensor& tensor) {
+        return tensor.source->shard != shard || tensor.source->offset != tensor.offset;
+      });
+      if (!replaced) file.same_as = shard;
+    }
+    AddFile(std::move(file), std::move(tensors));
+  }
+  if (untied_ && !append) {
+    for (const CopyPlan::File& file : plan_.files) {
+      if (file.name == kUnembeddingShard) {
+        return absl::FailedPreconditionError(Concat("checkpoint already has a file of the name of the new shard: file=",
+                                                    source_.model_dir(), "/", file.name));
+      }
+    }
+    index_.added[untied_->name] = {std::string(kUnembeddingShard), untied_->num_bytes, DTypeSize(untied_->dtype)};
+    AddFile({.name = std::string(kUnembeddingShard),
+             .framed_header = FrameSafetensorsHeader(HeaderOf({*untied_}, {{"format", "pt"}})),
+             .same_as = {}},
+            {*untied_});
+  }
+  BEARING_RETURN_IF_ERROR(RewriteTexts());
+  return std::move(plan_);
 }
 
 }  // namespace
 
-absl::StatusOr<CopyPlan> MakeCopyPlan(const CheckpointReader& reader, bool untie) {
-  CopyPlan plan = PlainCopy(reader);
-  if (reader.shards()[0].file_name != kSingleFileName || reader.shards().size() > 1) {
-    BEARING_ASSIGN_OR_RETURN(plan.side_texts[std::string(kIndexFileName)], SideText(reader, kIndexFileName));
-  }
-  if (untie && reader.config().tied_embeddings) BEARING_RETURN_IF_ERROR(Untie(reader, &plan));
-  return plan;
-}
-
-std::vector<CopyRegion> RegionsOfRank(const CopyPlan& plan, const std::set<std::string>& left_out, int64_t rank,
-                                      int64_t ranks) {
-  std::vector<CopyRegion> joined;
-  int64_t total = 0;
-  for (const CopyRegion& region : plan.regions) {
-    if (left_out.contains(region.tensor) || region.num_bytes == 0) continue;
-    total += region.num_bytes;
-    if (!joined.empty() && Continues(joined.back(), region)) {
-      joined.back().num_bytes += region.num_bytes;
-    } else {
-      joined.push_back(region);
-      joined.back().tensor.clear();
-    }
-  }
-  const Range mine = EvenRange(total, ranks, rank);
-  std::vector<CopyRegion> part;
-  int64_t position = 0;  // Of the region's first byte among all bytes to copy.
-  for (CopyRegion& region : joined) {
-    const int64_t begin = std::max(mine.begin, position);
-    const int64_t end = std::min(mine.end, position + region.num_bytes);
-    if (begin < end) {
-      CopyRegion cut = region;
-      cut.offset += begin - position;
-      cut.source_offset += begin - position;
-      cut.num_bytes = end - begin;
-      part.push_back(std::move(cut));
-    }
-    position += region.num_bytes;
-  }
-  return part;
+absl::StatusOr<CopyPlan> MakeCopyPlan(const WeightFiles& source, const CopyChanges& changes) {
+  return Planner(source, changes).Make();
 }
 
 }  // namespace bearing::sharding

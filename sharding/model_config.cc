@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "sharding/concat.h"
+#include "sharding/edit_family.h"
 #include "sharding/json_text.h"
 #include "sharding/layer_config.h"
 #include "sharding/model_family.h"
@@ -26,7 +27,9 @@ absl::StatusOr<const ModelFamily*> ParseFamily(const JsonFields& config) {
   BEARING_ASSIGN_OR_RETURN(const std::string model_type, config.String("model_type"));
   const ModelFamily* family = FindModelFamily(model_type);
   if (family == nullptr) {
-    return config.Unsupported("model_type", Concat("model family (supported: ", SupportedModelTypes(), ")"));
+    const bool can_edit = FindEditFamily(model_type) != nullptr;
+    return config.Unsupported("model_type", Concat("model family (supported: ", SupportedModelTypes(), ")",
+                                                   can_edit ? "; `bearing edit` can edit it, but nothing here runs it" : ""));
   }
   const nlohmann::json* architectures = config.Find("architectures");
   if (architectures == nullptr) return family;

@@ -93,15 +93,16 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, 
 }
 
 absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const std::string& path) {
-  BEARING_ASSIGN_OR_RETURN(const FileDescriptor file, OpenForReading(path));
-  return ReadSafetensorsHeader(file, path);
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<RandomAccessFile> file, OpenLocalFile(path));
+  return ReadSafetensorsHeader(*file);
 }
 
-absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const FileDescriptor& file, std::string_view path) {
-  BEARING_ASSIGN_OR_RETURN(const int64_t file_size, FileSize(file, path));
+absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const RandomAccessFile& file) {
+  const std::string& path = file.name();
+  const int64_t file_size = file.size();
   if (file_size < kLengthBytes) return Bad(Concat("file is too short for a header: size=", file_size), path);
   std::array<char, kLengthBytes> length_bytes;
-  BEARING_RETURN_IF_ERROR(ReadAt(file, 0, absl::MakeSpan(length_bytes), path));
+  BEARING_RETURN_IF_ERROR(file.ReadAt(0, absl::MakeSpan(length_bytes)));
   const uint64_t length = DecodeLittleEndian(length_bytes);
   // Before anything is allocated: the length is not to be trusted.
   if (length > static_cast<uint64_t>(kMaxSafetensorsHeaderBytes)) {
@@ -111,7 +112,7 @@ absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const FileDescriptor& fi
     return Bad(Concat("header ends after the file: bytes=", length, " file size=", file_size), path);
   }
   std::string json(length, '\0');
-  BEARING_RETURN_IF_ERROR(ReadAt(file, kLengthBytes, absl::MakeSpan(json), path));
+  BEARING_RETURN_IF_ERROR(file.ReadAt(kLengthBytes, absl::MakeSpan(json)));
   return ParseSafetensorsHeader(json, file_size, path);
 }
 

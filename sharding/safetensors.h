@@ -20,7 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "sharding/dtype.h"
-#include "sharding/posix_file.h"
+#include "sharding/random_access_file.h"
 
 namespace bearing::sharding {
 
@@ -50,8 +50,8 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, 
 // Opens `path`, reads and parses its header.
 absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const std::string& path);
 
-// The same for a file that is open; `path` is only for messages.
-absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const FileDescriptor& file, std::string_view path);
+// The same for a file that is open.
+absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(const RandomAccessFile& file);
 
 // One tensor to write; `data` is borrowed until WriteSafetensors returns.
 struct SafetensorsTensor {

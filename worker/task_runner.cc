@@ -14,6 +14,7 @@
 #include "jobs/job_spec.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
+#include "storage/model_source.h"
 #include "worker/memory.h"
 #include "worker/stages/stages.h"
 
@@ -80,10 +81,9 @@ absl::StatusOr<int> RanksOnHost(comm::Communicator& comm) {
   return static_cast<int>(at::sum(all.eq(mine)).item<int64_t>());
 }
 
-absl::Status PrepareRank0(JobContext& context) {
+absl::Status PrepareRank0(JobContext& context, const storage::ModelSource& model) {
   BEARING_ASSIGN_OR_RETURN(context.model_digest, context.reader->Digest());
-  BEARING_ASSIGN_OR_RETURN(context.tokenizer,
-                           bridge::ChatTokenizer::Load(context.spec.model().path(), context.spec.model().chat_template()));
+  BEARING_ASSIGN_OR_RETURN(context.tokenizer, bridge::ChatTokenizer::Load(model.folder(), model.chat_template()));
   BEARING_ASSIGN_OR_RETURN(const std::string digest, jobs::SpecDigest(context.spec));
   std::string json;
   if (!google::protobuf::util::MessageToJsonString(context.spec, &json).ok()) return absl::InternalError("job does not print");
@@ -136,13 +136,15 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   BEARING_ASSIGN_OR_RETURN(context.ranks_on_host, RanksOnHost(comm));
   context.observer = observer;
   outcome.error_stage = bearing::v1::STAGE_LOAD;
-  auto reader = sharding::CheckpointReader::Open(context.spec.model().path());
+  const auto model = storage::ModelSource::Open(context.spec.model().path(), context.spec.model().chat_template());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, model.status()));
+  const auto reader = (*model)->OpenCheckpoint();
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
   context.reader = reader->get();
   auto plan = PlanOf(shared, **reader, context.grid.tensor_parallel->size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
-  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context); }));
+  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
   // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
   const int64_t memory = sharding::ActivationMemory(AvailableMemoryBytes() / context.ranks_on_host);
   const sharding::ModelConfig& config = context.reader->config();

@@ -15,6 +15,7 @@
 #include "sharding/safetensors.h"
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
+#include "storage/model_source.h"
 #include "worker/memory.h"
 #include "worker/model/decoder.h"
 #include "worker/steer/direction_file.h"
@@ -44,10 +45,10 @@ absl::StatusOr<steer::Rows> ReadTokenIds(const std::string& path) {
   return rows;
 }
 
-absl::StatusOr<steer::Rows> ReadRows(const TraceOptions& options) {
+absl::StatusOr<steer::Rows> ReadRows(const TraceOptions& options, const storage::ModelSource& source) {
   if (!options.token_ids.empty()) return ReadTokenIds(options.token_ids);
   BEARING_ASSIGN_OR_RETURN(const auto prompts, jobs::LoadPrompts(options.prompts, "", 0));
-  BEARING_ASSIGN_OR_RETURN(const auto tokenizer, bridge::ChatTokenizer::Load(options.model));
+  BEARING_ASSIGN_OR_RETURN(const auto tokenizer, bridge::ChatTokenizer::Load(source.folder()));
   std::vector<std::string> texts;
   for (const jobs::Prompt& prompt : prompts) {
     BEARING_ASSIGN_OR_RETURN(std::string text,
@@ -95,11 +96,13 @@ absl::Status Write(const TraceOptions& options, const steer::Rows& rows, const a
 }
 
 absl::Status Trace(comm::Communicator& comm, const TraceOptions& options) {
-  auto opened = sharding::CheckpointReader::Open(options.model);
+  const auto source = storage::ModelSource::Open(options.model);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, source.status()));
+  const auto opened = (*source)->OpenCheckpoint();
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, opened.status()));
   const sharding::CheckpointReader& reader = **opened;
   // Every rank reads the small inputs itself; all see the same files or fail together.
-  auto rows = ReadRows(options);
+  auto rows = ReadRows(options, **source);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, rows.status()));
   auto intervention = ReadIntervention(options, reader.config());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, intervention.status()));

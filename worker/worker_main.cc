@@ -1,5 +1,5 @@
-// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `calibrate` measures
-// this machine.
+// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `edit` writes a
+// direction into weights, `calibrate` measures this machine.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "worker/calibrate.h"
 #include "worker/comm/mpi_communicator.h"
+#include "worker/edit/edit_command.h"
 #include "worker/serve.h"
 #include "worker/trace.h"
 #include "worker/version.h"
@@ -19,9 +20,15 @@ int ExitCode(const absl::Status& status) {
   if (status.ok()) return 0;
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kUnimplemented:
       return 2;
     case absl::StatusCode::kNotFound:
       return 3;
+    case absl::StatusCode::kPermissionDenied:
+      return 4;
+    case absl::StatusCode::kAlreadyExists:
+      return 6;
     case absl::StatusCode::kUnavailable:
     case absl::StatusCode::kDeadlineExceeded:
       return 5;
@@ -80,6 +87,13 @@ int main(int argc, char** argv) {
   trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: by the processor")
       ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed"}));
 
+  bearing::edit::EditCommandOptions edit;
+  CLI::App* edit_command = app.add_subcommand(
+      "edit",
+      "Write a direction into weights.\nExample: bearing-worker edit --model DIR --direction direction.safetensors --out EDITED");
+  bearing::edit::AddEditOptions(*edit_command, edit);
+  edit.version = bearing::worker::kVersion;
+
   bearing::worker::CalibrateOptions calibrate;
   CLI::App* calibrate_command =
       app.add_subcommand("calibrate",
@@ -118,6 +132,15 @@ int main(int argc, char** argv) {
     return 1;
   }
   if (*trace_command) return Finish(**comm, bearing::worker::RunTrace(**comm, trace));
+  if (*edit_command) {
+    const bearing::edit::RankGroup group{(*comm)->rank(), (*comm)->size(), [&comm](const absl::Status& status) {
+                                           return bearing::comm::AgreeOnStatus(**comm, status);
+                                         }};
+    const absl::Status edited = bearing::edit::RunEditCommand(group, edit);
+    // An exception on one rank leaves it out of step with the others.
+    if (absl::IsInternal(edited) && (*comm)->size() > 1) (*comm)->Abort(std::string(edited.message()));
+    return Finish(**comm, edited);
+  }
   if (*calibrate_command) return Finish(**comm, bearing::worker::RunCalibrate(**comm, calibrate));
   if (idle_seconds > 0) serve.exit_when_idle = absl::Seconds(idle_seconds);
   return Finish(**comm, bearing::worker::Serve(**comm, serve));

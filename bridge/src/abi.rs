@@ -12,8 +12,8 @@ use crate::template::Message;
 
 #[repr(C)]
 pub struct Text {
-    data: *const c_char,
-    size: usize,
+    pub data: *const c_char,
+    pub size: usize,
 }
 
 #[repr(C)]
@@ -159,8 +159,12 @@ pub unsafe extern "C" fn bearing_ids_free(ids: OwnedIds) {
 }
 
 impl Text {
-    unsafe fn as_str(&self, what: &str) -> Result<&str> {
-        std::str::from_utf8(slice(self.data.cast(), self.size))
+    pub unsafe fn as_bytes(&self) -> &[u8] {
+        slice(self.data.cast(), self.size)
+    }
+
+    pub unsafe fn as_str(&self, what: &str) -> Result<&str> {
+        std::str::from_utf8(self.as_bytes())
             .map_err(|error| Failure::invalid(format!("{what} is not UTF-8: reason={error}")))
     }
 }
@@ -173,7 +177,7 @@ impl From<String> for OwnedText {
 }
 
 /// Runs the body of an entry; a panic in it becomes a code, and its text the error.
-unsafe fn guard(error: *mut OwnedText, body: impl FnOnce() -> Result<()>) -> i32 {
+pub unsafe fn guard(error: *mut OwnedText, body: impl FnOnce() -> Result<()>) -> i32 {
     static SILENCE: Once = Once::new();
     // The text goes to the caller, so the hook that prints it would only repeat it on the terminal.
     SILENCE.call_once(|| set_hook(Box::new(|_| {})));
@@ -202,7 +206,7 @@ fn panic_text(payload: &(dyn Any + Send)) -> &str {
 }
 
 /// C may pass null for an empty array; a Rust slice may not be null.
-unsafe fn slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
+pub unsafe fn slice<'a, T>(data: *const T, size: usize) -> &'a [T] {
     match size {
         0 => &[],
         _ => std::slice::from_raw_parts(data, size),

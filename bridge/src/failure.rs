@@ -12,6 +12,12 @@ pub enum Code {
     FailedPrecondition = 3,
     ResourceExhausted = 4,
     Internal = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    Unauthenticated = 8,
+    Unavailable = 9,
+    DataLoss = 10,
+    Unimplemented = 11,
 }
 
 #[derive(Debug)]

@@ -12,7 +12,7 @@ namespace {
 using sharding::ParamEntry;
 using sharding::ParamRole;
 
-// Elements that the edit takes at once where rows are independent (worker/steer/orthogonalize.cc).
+// Elements that the edit takes at once where rows are independent (worker/edit/tensor_editor.h).
 constexpr int64_t kEditBlock = int64_t{1} << 24;
 
 int64_t Elements(const ParamEntry& entry) {

@@ -1,15 +1,15 @@
 // Capture, candidate scores, generation and the edit on tiny models: each against the plain way of computing the same.
 #include <filesystem>
 
-#include "sharding/checkpoint_writer.h"
+#include "sharding/checkpoint_reader.h"
 #include "sharding/status_macros.h"
 #include "tests/worker/tiny_model.h"
+#include "worker/edit/edit_checkpoint.h"
 #include "worker/steer/candidate_scores.h"
 #include "worker/steer/capture.h"
 #include "worker/steer/concept_metric.h"
 #include "worker/steer/direction_file.h"
 #include "worker/steer/generate.h"
-#include "worker/steer/orthogonalize.h"
 
 namespace bearing::steer {
 namespace {
@@ -265,17 +265,6 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
   }
 }
 
-TEST(OrthogonalizeTest, RemovesTheDirectionOnTheRightAxisAndIsIdempotent) {
-  at::manual_seed(5);
-  const at::Tensor w = at::randn({12, 12}), r = RandomUnit(12, 9);
-  const at::Tensor out = Orthogonalized(w, r, 0), rows = Orthogonalized(w, r, 1), bias = Orthogonalized(w[0], r, 0);
-  EXPECT_LT(at::amax(at::abs(at::mv(out.t(), r))).item<float>(), 1e-6);
-  EXPECT_LT(at::amax(at::abs(at::mv(rows, r))).item<float>(), 1e-6);
-  EXPECT_LT(std::abs(at::dot(bias, r).item<float>()), 1e-6);
-  EXPECT_LT(at::amax(at::abs(Orthogonalized(out, r, 0) - out)).item<float>(), 1e-6);
-  EXPECT_EQ(Orthogonalized(w.to(at::kBFloat16), r, 0).scalar_type(), at::kBFloat16);
-}
-
 class EditTest : public ::testing::TestWithParam<std::tuple<std::string, int>> {};
 
 // Edited weights without intervention = original weights with ablation, untied and tied, on several ranks.
@@ -284,23 +273,22 @@ TEST_P(EditTest, EditedWeightsEqualAblation) {
   const std::string out = ::testing::TempDir() + "bearing-edit-" + name + "-" + std::to_string(ranks);
   std::filesystem::remove_all(out);
   const Rows rows = TinyRows(name);
-  auto reader = sharding::CheckpointReader::Open(TinyPath(name));
-  ASSERT_TRUE(reader.ok()) << reader.status();
-  const at::Tensor r = RandomUnit((*reader)->config().d_model, 4);
+  const auto source = sharding::WeightFiles::Open(TinyPath(name));
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto config = sharding::LoadModelConfig(TinyPath(name));
+  ASSERT_TRUE(config.ok()) << config.status();
+  const at::Tensor r = RandomUnit(config->d_model, 4);
+  edit::EditSpec spec;
+  const at::Tensor wide = r.to(at::kDouble).contiguous();
+  spec.directions.emplace_back(wide.const_data_ptr<double>(), wide.const_data_ptr<double>() + wide.numel());
+  std::vector<edit::FileCheck> checked;
   const absl::Status edited = comm::RunThreadRanks(ranks, [&](comm::Communicator& comm) -> absl::Status {
-    BEARING_ASSIGN_OR_RETURN(const auto mine, sharding::CheckpointReader::Open(TinyPath(name)));
-    sharding::WriterOptions options;
-    options.untie = mine->config().tied_embeddings;
-    BEARING_ASSIGN_OR_RETURN(const auto writer, sharding::CheckpointWriter::Create(mine.get(), out, options));
-    BEARING_RETURN_IF_ERROR(comm.Barrier());
-    if (comm.rank() == 0) BEARING_RETURN_IF_ERROR(writer->Prepare());
-    BEARING_RETURN_IF_ERROR(comm.Barrier());
-    BEARING_RETURN_IF_ERROR(writer->CopyUnedited(EditedTensors(*mine), comm.rank(), comm.size()));
-    BEARING_RETURN_IF_ERROR(
-        EditTensors(*mine, *writer, r, comm.rank(), comm.size(), [](int64_t, int64_t) { return absl::OkStatus(); }));
-    BEARING_RETURN_IF_ERROR(writer->Sync());
-    BEARING_RETURN_IF_ERROR(comm.Barrier());
-    return comm.rank() == 0 ? writer->Commit() : absl::OkStatus();
+    BEARING_ASSIGN_OR_RETURN(const edit::EditPlan plan, edit::MakeEditPlan(**source, spec));
+    const edit::RankGroup group{comm.rank(), comm.size(),
+                                [&](const absl::Status& status) { return comm::AgreeOnStatus(comm, status); }};
+    BEARING_ASSIGN_OR_RETURN(const edit::EditOutcome outcome, edit::EditCheckpoint(**source, plan, out, group, {}, {}));
+    if (comm.rank() == 0) checked = outcome.checked;
+    return absl::OkStatus();
   });
   ASSERT_TRUE(edited.ok()) << edited;
 
@@ -322,13 +310,16 @@ TEST_P(EditTest, EditedWeightsEqualAblation) {
   auto copy = sharding::CheckpointReader::Open(out);
   ASSERT_TRUE(copy.ok()) << copy.status();
   EXPECT_FALSE((*copy)->config().tied_embeddings);
-  const auto residues = MeasureResidue(**copy, r, 0, 1);
-  ASSERT_TRUE(residues.ok()) << residues.status();
-  EXPECT_EQ(residues->size(), EditedTensors(**reader).size());
-  for (const Residue& residue : *residues) {
-    EXPECT_LT(residue.relative, 1e-6) << residue.tensor;
-    EXPECT_TRUE(residue.finite) << residue.tensor;
+  size_t tensors = 0;
+  for (const edit::FileCheck& file : checked) {
+    for (const edit::TensorCheck& tensor : file.tensors) {
+      EXPECT_LT(tensor.residue, 1e-6) << tensor.tensor;
+      ++tensors;
+    }
   }
+  const auto plan = edit::MakeEditPlan(**source, spec);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(tensors, plan->edited_tensors.size());
   std::filesystem::remove_all(out);
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <chrono>
 #include <numeric>
 
@@ -10,7 +11,7 @@
 #include "worker/model/attention.h"
 #include "worker/model/kernels.h"
 #include "worker/model/rope.h"
-#include "worker/steer/orthogonalize.h"
+#include "worker/edit/projection.h"
 
 namespace bearing::worker {
 namespace {
@@ -174,9 +175,17 @@ absl::StatusOr<double> KernelRates::Vocabulary() {
 absl::StatusOr<double> KernelRates::Edit(at::ScalarType stored) {
   const int64_t columns = std::clamp<int64_t>((int64_t{1} << 22) / shapes_.d_model, 1, std::max<int64_t>(1, shapes_.columns));
   const at::Tensor weight = at::rand({shapes_.d_model, columns}).to(stored);
-  const at::Tensor direction = at::ones({shapes_.d_model}, at::kDouble);
-  BEARING_ASSIGN_OR_RETURN(const double seconds,
-                           TimeOnAllRanks(comm_, [&] { steer::Orthogonalized(weight, direction, 0).contiguous(); }));
+  const double element = 1.0 / std::sqrt(static_cast<double>(shapes_.d_model));
+  const edit::Basis basis{shapes_.d_model, 1, std::vector<double>(static_cast<size_t>(shapes_.d_model), element)};
+  const sharding::DType dtype = stored == at::kFloat  ? sharding::DType::kF32
+                                : stored == at::kHalf ? sharding::DType::kF16
+                                                      : sharding::DType::kBF16;
+  char* const values = static_cast<char*>(weight.data_ptr());
+  BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
+                             edit::ColumnSums sums(1, columns);
+                             edit::SumColumns(basis, dtype, values, 0, shapes_.d_model, columns, &sums);
+                             edit::RemoveFromColumns({.basis = &basis}, sums, dtype, values, 0, shapes_.d_model, columns);
+                           }));
   return D(weight.numel()) / seconds;
 }
 

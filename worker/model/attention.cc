@@ -18,6 +18,9 @@ namespace {
 constexpr int64_t kTile = 16;      // Columns a micro-kernel holds in registers.
 constexpr int64_t kQueryTile = 4;  // Rows it holds.
 
+// kTile floats: one register of AVX-512, two of AVX2. Loads need no alignment.
+typedef float Lane __attribute__((vector_size(kTile * sizeof(float)), aligned(sizeof(float))));
+
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // C[m, n] = A[m, k] B[k, n], all row-major; n is a multiple of kTile, A has RoundUp(m, kQueryTile) readable rows.
@@ -25,15 +28,20 @@ BEARING_MULTIVERSION void MultiplySmall(const float* a, int64_t lda, const float
                                         int64_t m, int64_t k, int64_t n) {
   for (int64_t i = 0; i < m; i += kQueryTile) {
     for (int64_t j = 0; j < n; j += kTile) {
-      float acc[kQueryTile][kTile] = {};
+      const float* a0 = a + i * lda;
+      Lane acc0 = {}, acc1 = {}, acc2 = {}, acc3 = {};
       for (int64_t p = 0; p < k; ++p) {
-        const float* row = b + p * ldb + j;
-        for (int64_t r = 0; r < kQueryTile; ++r) {
-          const float v = a[(i + r) * lda + p];
-          for (int64_t q = 0; q < kTile; ++q) acc[r][q] += v * row[q];
-        }
+        const Lane row = *reinterpret_cast<const Lane*>(b + p * ldb + j);
+        acc0 += a0[p] * row;
+        acc1 += a0[lda + p] * row;
+        acc2 += a0[2 * lda + p] * row;
+        acc3 += a0[3 * lda + p] * row;
       }
-      for (int64_t r = 0; r < kQueryTile; ++r) std::memcpy(c + (i + r) * ldc + j, acc[r], sizeof(acc[r]));
+      float* const c0 = c + i * ldc + j;
+      *reinterpret_cast<Lane*>(c0) = acc0;
+      *reinterpret_cast<Lane*>(c0 + ldc) = acc1;
+      *reinterpret_cast<Lane*>(c0 + 2 * ldc) = acc2;
+      *reinterpret_cast<Lane*>(c0 + 3 * ldc) = acc3;
     }
   }
 }

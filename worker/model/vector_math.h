@@ -8,14 +8,18 @@
 #include <cmath>
 #include <cstdint>
 
-// One function body, several instruction sets, resolved once by the loader.
-#define BEARING_MULTIVERSION __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+// One function body, several instruction sets, resolved once by the loader. The levels stand for features; the name of a
+// processor
+// ("haswell") would match that very processor only.
+#define BEARING_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 
 namespace bearing::model {
 
 // exp by range reduction to 2^k * p(f): relative error under 2e-7 over the whole range, no branches, so that loops vectorize.
 inline float FastExp(float x) {
-  x = std::fmin(std::fmax(x, -87.0f), 88.0f);
+  // Not fmin and fmax: without -ffinite-math-only they stay calls, and the loop around them scalar.
+  x = x > -87.0f ? x : -87.0f;
+  x = x < 88.0f ? x : 88.0f;
   const float k = std::nearbyint(x * 1.44269504088896341f);
   const float f = std::fma(k, -1.42860677e-6f, std::fma(k, -0.693145752f, x));
   float p = 1.9875691500e-4f;

@@ -1,12 +1,18 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
 #include <filesystem>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "sharding/checkpoint_writer.h"
 #include "sharding/status_macros.h"
+#include "worker/edit/direction_input.h"
+#include "worker/edit/edit_checkpoint.h"
+#include "worker/edit/edit_plan.h"
 #include "worker/stages/chosen_direction.h"
+#include "worker/stages/edit_spec_of.h"
 #include "worker/stages/model_card.h"
 #include "worker/stages/stages.h"
-#include "worker/steer/orthogonalize.h"
 
 namespace bearing::worker {
 namespace {
@@ -19,50 +25,47 @@ absl::Status RemoveUnfinishedCheckpoint(const std::string& folder) {
   return absl::OkStatus();
 }
 
+absl::Status ReportEdit(JobContext& context, const char* what, int64_t done, int64_t total) {
+  if (!context.is_rank0()) return absl::OkStatus();
+  bearing::v1::Progress progress;
+  progress.set_stage(bearing::v1::STAGE_EDIT);
+  progress.set_done(done >> 20);
+  progress.set_total(total >> 20);
+  progress.set_unit("MiB of rank 0");
+  progress.set_note(what);
+  context.observer->OnProgress(progress);
+  return context.observer->ShouldStop();
+}
+
 }  // namespace
 
 absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
-  BEARING_ASSIGN_OR_RETURN(const ChosenDirection direction, LoadChosenDirection(context));
+  BEARING_ASSIGN_OR_RETURN(const edit::EditSpec spec, EditSpecOf(context));
   // The folder is made by rank 0 and seen by all: several hosts need a shared file system for it.
   std::string out = context.is_rank0() ? context.output->PathOf("checkpoint") : "";
   BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(out, 0));
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return RemoveUnfinishedCheckpoint(out); }));
 
-  sharding::WriterOptions options;
-  options.untie = context.reader->config().tied_embeddings && !context.spec.edit().keep_tied();
-  auto writer = sharding::CheckpointWriter::Create(context.reader, out, options);
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, writer.status()));
-  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return (*writer)->Prepare(); }));
-
-  const std::vector<std::string> edited = steer::EditedTensors(*context.reader);
-  const int rank = context.comm->rank();
-  const int ranks = context.comm->size();
-  absl::Status work = (*writer)->CopyUnedited(edited, rank, ranks);
-  if (work.ok()) {
-    // Ranks have different numbers of pieces, so no collective here: rank 0 reports its own share as the whole's.
-    work = steer::EditTensors(*context.reader, **writer, direction.unit, rank, ranks, [&](int64_t done, int64_t total) {
-      if (!context.is_rank0()) return absl::OkStatus();
-      bearing::v1::Progress progress;
-      progress.set_stage(bearing::v1::STAGE_EDIT);
-      progress.set_done(done);
-      progress.set_total(total);
-      progress.set_unit("tensors of rank 0");
-      context.observer->OnProgress(progress);
-      return context.observer->ShouldStop();
-    });
-  }
-  if (work.ok()) work = (*writer)->Sync();
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, work));
-
+  const edit::RankGroup group{context.comm->rank(), context.comm->size(),
+                              [&](const absl::Status& status) { return comm::AgreeOnStatus(*context.comm, status); }};
+  const auto source = sharding::WeightFiles::Open(context.reader->model_dir());
+  BEARING_RETURN_IF_ERROR(group.agree(source.status()));
+  const absl::StatusOr<edit::EditPlan> plan = edit::MakeEditPlan(**source, spec);
+  BEARING_RETURN_IF_ERROR(group.agree(plan.status()));
+  edit::EditOptions options;
+  options.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / group.ranks + 1, 2, 4);
+  options.progress = [&](const char* what, int64_t done, int64_t total) { return ReportEdit(context, what, done, total); };
   StageFiles files;
-  BEARING_RETURN_IF_ERROR(context.OnRank0([&]() -> absl::Status {
-    BEARING_RETURN_IF_ERROR(WriteModelCard(context, absl::StrCat(out, ".partial"), edited));
-    BEARING_RETURN_IF_ERROR((*writer)->Commit());
-    for (const std::string& file : (*writer)->files()) files.push_back(absl::StrCat("checkpoint/", file));
-    files.push_back("checkpoint/README.md");
-    files.push_back("checkpoint/bearing.json");
-    return absl::OkStatus();
-  }));
+  BEARING_RETURN_IF_ERROR(edit::EditCheckpoint(**source, *plan, out, group, options,
+                                               [&](const edit::EditOutcome& outcome, const std::string& staged) {
+                                                 for (const std::string& file : outcome.files) {
+                                                   files.push_back(absl::StrCat("checkpoint/", file));
+                                                 }
+                                                 files.push_back("checkpoint/README.md");
+                                                 files.push_back("checkpoint/bearing.json");
+                                                 return WriteModelCard(context, *plan, spec, outcome, staged);
+                                               })
+                              .status());
   return files;
 }
 

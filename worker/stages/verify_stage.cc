@@ -5,10 +5,10 @@
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
 #include "worker/stages/chosen_direction.h"
+#include "worker/stages/edit_spec_of.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 #include "worker/steer/concept_metric.h"
-#include "worker/steer/orthogonalize.h"
 
 namespace bearing::worker {
 namespace {
@@ -73,26 +73,6 @@ absl::StatusOr<nlohmann::json> CompareLogits(JobContext& context, const sharding
                         {"mean_kl_to_ablation", sum / static_cast<double>(kl.size())}};
 }
 
-absl::StatusOr<std::vector<steer::Residue>> GatherResidues(JobContext& context, const sharding::CheckpointReader& edited,
-                                                           const at::Tensor& direction) {
-  auto mine = steer::MeasureResidue(edited, direction, context.comm->rank(), context.comm->size());
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, mine.status()));
-  std::vector<steer::Residue> all;
-  for (int rank = 0; rank < context.comm->size(); ++rank) {
-    std::string bytes;
-    if (rank == context.comm->rank()) {
-      nlohmann::json list = nlohmann::json::array();
-      for (const steer::Residue& r : *mine) list.push_back({r.tensor, r.relative, r.finite});
-      bytes = list.dump();
-    }
-    BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(bytes, rank));
-    for (const nlohmann::json& r : nlohmann::json::parse(bytes)) {
-      all.push_back({r[0].get<std::string>(), r[1].is_null() ? 0.0 : r[1].get<double>(), r[2].get<bool>()});
-    }
-  }
-  return all;
-}
-
 }  // namespace
 
 absl::StatusOr<StageFiles> RunVerify(JobContext& context) {
@@ -101,28 +81,18 @@ absl::StatusOr<StageFiles> RunVerify(JobContext& context) {
   BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(folder, 0));
   auto edited = sharding::CheckpointReader::Open(folder);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, edited.status()));
-  BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Residue> residues, GatherResidues(context, **edited, direction.unit));
-  const auto worst = std::max_element(residues.begin(), residues.end(),
-                                      [](const steer::Residue& a, const steer::Residue& b) { return a.relative < b.relative; });
-  for (const steer::Residue& residue : residues) {
-    if (!residue.finite) {
-      return absl::DataLossError(absl::StrCat("the edited checkpoint holds NaN or Inf: tensor=", residue.tensor));
-    }
-  }
   BEARING_RETURN_IF_ERROR(context.Step(bearing::v1::STAGE_VERIFY, 1, 2, "checks"));
   nlohmann::json logits;
   // A model that stays tied has its unembedding changed too: its logits then differ from ablation by design.
-  if (!context.reader->config().tied_embeddings || !context.spec.edit().keep_tied()) {
+  const bool stays_tied = context.reader->config().tied_embeddings && context.spec.edit().keep_tied();
+  if (!stays_tied && IsWholeRemoval(context.spec.edit())) {
     BEARING_ASSIGN_OR_RETURN(logits, CompareLogits(context, **edited, direction));
   }
-  BEARING_RETURN_IF_ERROR(context.OnRank0([&] {
-    nlohmann::json tensors = nlohmann::json::array();
-    for (const steer::Residue& r : residues) tensors.push_back({{"tensor", r.tensor}, {"residue", r.relative}});
-    const nlohmann::json document = {{"edited_tensors", residues.size()},
-                                     {"largest_residue", worst->relative},
-                                     {"largest_residue_tensor", worst->tensor},
-                                     {"logits", logits},
-                                     {"tensors", tensors}};
+  BEARING_RETURN_IF_ERROR(context.OnRank0([&]() -> absl::Status {
+    // The edit stage read everything back before the folder got its name.
+    BEARING_ASSIGN_OR_RETURN(const nlohmann::json record, ReadJsonArtifact(context, "checkpoint/bearing.json"));
+    nlohmann::json document = record.at("verification");
+    document["logits"] = logits;
     return jobs::WriteFileAtomically(context.output->PathOf("verify.json"), document.dump(1) + "\n");
   }));
   return StageFiles{"verify.json"};

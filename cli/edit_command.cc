@@ -1,0 +1,152 @@
+// `bearing edit`: a direction written into the weights of a checkpoint. The work is the worker's; this command checks the flags
+// and becomes the worker (or mpirun with the worker), so nothing stays in between.
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/mpirun.h"
+#include "cli/process.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::cli {
+namespace {
+
+struct EditOptions {
+  std::string model;
+  std::vector<std::string> directions;
+  std::string out;
+  std::string form;
+  std::vector<std::string> strengths;
+  std::vector<std::string> layer_strengths;
+  std::string layers;
+  std::string negative_mean;
+  std::string induce;
+  int layer = -1;
+  int ranks = 1;
+  int threads = 0;
+  bool preserve_norms = false;
+  bool keep_tied = false;
+  bool projector = false;
+  bool no_verify = false;
+  bool dry_run = false;
+};
+
+absl::Status CheckEdit(const EditOptions& options) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(options.model, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--model: no such folder: ", options.model));
+  }
+  for (const std::string& path : options.directions) {
+    if (!std::filesystem::is_regular_file(path, error)) {
+      return absl::InvalidArgumentError(absl::StrCat("--direction: no such file: ", path));
+    }
+  }
+  if (!options.negative_mean.empty() && !std::filesystem::is_regular_file(options.negative_mean, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--negative-mean: no such file: ", options.negative_mean));
+  }
+  if (options.out.empty()) {
+    return options.dry_run ? absl::OkStatus() : absl::InvalidArgumentError("--out is needed, or --dry-run");
+  }
+  if (!options.dry_run && std::filesystem::exists(options.out, error) && options.form != "direction") {
+    return absl::AlreadyExistsError(absl::StrCat("--out is there already: ", options.out));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> EditArguments(const std::string& worker, const EditOptions& options, const Globals& globals) {
+  std::vector<std::string> all = {worker, "edit", "--model", options.model};
+  const auto append = [&all](const char* flag, const std::string& value) {
+    if (!value.empty()) all.push_back(absl::StrCat(flag, "=", value));
+  };
+  const auto append_all = [&append](const char* flag, const std::vector<std::string>& values) {
+    for (const std::string& value : values) append(flag, value);
+  };
+  append_all("--direction", options.directions);
+  append("--out", options.out);
+  append("--form", options.form);
+  append_all("--strength", options.strengths);
+  append_all("--layer-strength", options.layer_strengths);
+  append("--layers", options.layers);
+  append("--negative-mean", options.negative_mean);
+  append("--induce", options.induce);
+  if (options.layer >= 0) append("--layer", absl::StrCat(options.layer));
+  if (options.threads > 0) append("--threads", absl::StrCat(options.threads));
+  const auto flag = [&all](bool given, const char* name) {
+    if (given) all.emplace_back(name);
+  };
+  flag(options.preserve_norms, "--preserve-norms");
+  flag(options.keep_tied, "--keep-tied");
+  flag(options.projector, "--projector");
+  flag(options.no_verify, "--no-verify");
+  flag(options.dry_run, "--dry-run");
+  flag(globals.no_progress, "--no-progress");
+  flag(globals.output == "json", "--json");
+  return all;
+}
+
+int Edit(const EditOptions& options, const Globals& globals) {
+  if (const absl::Status checked = CheckEdit(options); !checked.ok()) return Fail(checked);
+  const absl::StatusOr<std::string> worker = FindSibling("bearing-worker", "BEARING_WORKER");
+  if (!worker.ok()) return Fail(worker.status(), kExitFailed);
+  std::vector<std::string> arguments = EditArguments(*worker, options, globals);
+  if (options.ranks > 1) {
+    const absl::StatusOr<std::string> mpirun = FindMpirun();
+    if (!mpirun.ok()) return Fail(mpirun.status(), kExitFailed);
+    arguments = MpirunArguments({.mpirun = *mpirun, .ranks = options.ranks, .is_root = geteuid() == 0}, arguments);
+  }
+  // libtorch and MPI are linked in, and have nothing to compute here.
+  for (const auto& [name, value] : ThreadEnvironment(1)) setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
+  return Fail(BecomeProgram(arguments), kExitFailed);
+}
+
+}  // namespace
+
+void AddEditCommand(CommandLine& line) {
+  auto options = std::make_shared<EditOptions>();
+  CLI::App* command = line.app.add_subcommand("edit", "Write a direction into the weights of a model, with no server set up");
+  command->add_option("--model", options->model, "Model folder (Hugging Face layout)")->required();
+  command
+      ->add_option("--direction", options->directions,
+                   "Direction file: safetensors, or direction.pt of the reference; several are removed as one basis (repeatable)")
+      ->required()
+      ->allow_extra_args(false);
+  command->add_option("--out", options->out, "Folder to write (a file with --form control-vector and direction)");
+  command->add_option("--form", options->form, "What is written (default: checkpoint)")
+      ->check(CLI::IsMember({"checkpoint", "lora", "control-vector", "direction"}));
+  command->add_option("--ranks", options->ranks, "Processes that share the work (default 1)")->check(CLI::Range(1, 1024));
+  command->add_option("--threads", options->threads, "Threads a rank (default: one more than its cores, 2 to 4)")
+      ->check(CLI::Range(1, 64));
+  command
+      ->add_option("--strength", options->strengths,
+                   "Share that is removed (default 1): NUMBER, or embedding=, attention=, mlp=, projector=NUMBER (repeatable)")
+      ->allow_extra_args(false);
+  command->add_option("--layers", options->layers, "Only these layers, FIRST-LAST; the embedding counts with layer 0");
+  command->add_option("--layer-strength", options->layer_strengths, "LAYER=NUMBER, a factor of a layer (repeatable)")
+      ->allow_extra_args(false);
+  command->add_flag("--preserve-norms", options->preserve_norms, "Scale each vector that a weight writes back to its norm");
+  command->add_option("--negative-mean", options->negative_mean,
+                      "First remove from the direction what it shares with this mean (a job's means.safetensors)");
+  command->add_option("--induce", options->induce, "Add the mean difference times this factor at its layer, instead of removing");
+  command->add_option("--layer", options->layer, "Layer of the direction, where its file does not say")
+      ->check(CLI::Range(0, 100000));
+  command->add_flag("--keep-tied", options->keep_tied, "Leave a tied embedding tied");
+  command->add_flag("--projector", options->projector, "Edit what writes image features, too");
+  command->add_flag("--no-verify", options->no_verify, "Do not read the result back");
+  command->add_flag("--dry-run", options->dry_run, "List the tensors that would change, and write nothing");
+  command->footer(
+      "Needs no server and runs no model: works for families that can be edited only, and for models larger than memory.\n"
+      "The folder appears whole, or not at all; docs/edit.md defines every variant and form.\n\n"
+      "Example:\n  bearing edit --model MODEL --direction out/direction.safetensors --out EDITED --ranks 2\n"
+      "  bearing edit --model MODEL --direction out/direction.safetensors --dry-run\n"
+      "  bearing edit --model MODEL --direction direction.pt --out ADAPTER --form lora --layers 10-20 --strength 0.8");
+  command->callback([&line, options] { line.action = [&line, options] { return Edit(*options, line.globals); }; });
+}
+
+}  // namespace bearing::cli

@@ -1,0 +1,124 @@
+"""Object stores for tests, on free loopback ports: SeaweedFS (a real server) and moto (S3 in Python).
+
+    with object_servers.start("seaweedfs") as environment: subprocess.run(..., env=environment)
+    python object_servers.py seaweedfs COMMAND ARGUMENTS...     exit status 77 when the server's package is not installed
+
+The environment holds AWS_* for Bearing and boto3, and BEARING_TEST_STORE, the address of an empty bucket.
+"""
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+BUCKET = "bearing-test"
+KEY_ID, SECRET = "AKIDBEARINGTEST", "bearing-test-secret-0123456789"
+SKIPPED = 77
+
+
+class Missing(Exception):
+    """The server's package is not installed."""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def program(name):
+    path = pathlib.Path(sys.executable).parent / name
+    if not path.exists():
+        raise Missing(name)
+    return str(path)
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def seaweedfs(folder):
+    names = ("master", "volume", "filer", "s3")
+    ports = dict(zip([n for name in names for n in (name + ".port", name + ".port.grpc")], free_ports(8)))
+    config = folder / "s3.json"
+    identity = {"name": "test", "credentials": [{"accessKey": KEY_ID, "secretKey": SECRET}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+    config.write_text(json.dumps({"identities": [identity]}))
+    command = [program("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
+               f"-s3.config={config}", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=512", "-volume.max=60"]
+    return command + [f"-{name}={port}" for name, port in ports.items()], ports["s3.port"]
+
+
+def moto(folder):
+    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
+        raise Missing("moto")
+    (port,) = free_ports(1)
+    return [program("moto_server"), "-H", "127.0.0.1", "-p", str(port)], port
+
+
+def client(environment):
+    import boto3
+    from botocore.config import Config
+    return boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], aws_access_key_id=KEY_ID,
+                        aws_secret_access_key=SECRET, region_name="us-east-1",
+                        config=Config(retries={"max_attempts": 0}, connect_timeout=5, read_timeout=60))
+
+
+@contextlib.contextmanager
+def start(kind, endpoint=None):
+    """Yields the environment of a fresh server with an empty bucket."""
+    if importlib.util.find_spec("boto3") is None:
+        raise Missing("boto3")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="bearing-store-"))
+    server = None
+    try:
+        command, port = {"seaweedfs": seaweedfs, "moto": moto}[kind](folder)
+        with open(folder / "log", "w") as log:
+            server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, preexec_fn=die_with_parent)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+        environment.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET,
+                           AWS_REGION="us-east-1", AWS_ALLOW_HTTP="true", BEARING_TEST_STORE=f"s3://{BUCKET}",
+                           BEARING_TEST_STORE_KIND=kind)
+        s3 = client(environment)
+        for attempt in range(120):
+            try:
+                if attempt:
+                    time.sleep(0.5)
+                s3.create_bucket(Bucket=BUCKET)
+                s3.put_object(Bucket=BUCKET, Key="probe", Body=b"probe")
+                break
+            except Exception:
+                if server.poll() is not None or attempt == 119:
+                    raise RuntimeError(f"{kind} does not come up:\n" + (folder / "log").read_text()[-3000:])
+        s3.delete_object(Bucket=BUCKET, Key="probe")
+        yield environment
+    finally:
+        if server is not None:
+            server.kill()
+            server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main():
+    try:
+        with start(sys.argv[1]) as environment:
+            return subprocess.run(sys.argv[2:], env=environment).returncode
+    except Missing as missing:
+        print(f"skipped: {missing} is not installed (scripts/requirements.txt)")
+        return SKIPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

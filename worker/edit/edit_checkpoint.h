@@ -1,0 +1,58 @@
+// The whole edit of a checkpoint folder into another, by one or several ranks that see the same folders: plan, write, read back,
+// describe, commit. Nothing of it runs the model.
+//
+// Every rank calls EditCheckpoint alike. On the first failure of any rank all leave with its status, and no output appears.
+#ifndef BEARING_WORKER_EDIT_EDIT_CHECKPOINT_H_
+#define BEARING_WORKER_EDIT_EDIT_CHECKPOINT_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/edit/edit_plan.h"
+#include "worker/edit/tensor_editor.h"
+#include "worker/edit/verify_files.h"
+
+namespace bearing::edit {
+
+// The ranks that share the work. `agree` is collective: the status of the lowest rank that failed, on every rank.
+struct RankGroup {
+  int rank = 0;
+  int ranks = 1;
+  std::function<absl::Status(const absl::Status&)> agree = [](const absl::Status& status) { return status; };
+};
+
+struct EditOptions {
+  int threads = 3;
+  int64_t memory_bytes = 448 << 20;  // Of a rank, for parts in hand.
+  bool verify = true;
+  // Bytes done and in all, of this rank, while it writes ("write") and reads back ("verify"); a bad status stops. One thread at
+  // a time.
+  std::function<absl::Status(const char*, int64_t, int64_t)> progress;
+};
+
+// What was found out, complete on rank 0.
+struct EditOutcome {
+  std::vector<std::string> files;   // Of the weights, index and side files.
+  std::vector<FileCheck> checked;   // In the order of the files; empty without verify.
+  std::map<std::string, QuantizationError> quantization_errors;
+  int64_t bytes_written = 0;  // Of weight files, all ranks.
+  int64_t bytes_cloned = 0;
+  double write_seconds = 0;
+  double verify_seconds = 0;
+};
+
+// `describe` runs on rank 0 before the folder gets its name, and may add files to it (the staged folder is its second
+// argument).
+using Describe = std::function<absl::Status(const EditOutcome&, const std::string&)>;
+
+absl::StatusOr<EditOutcome> EditCheckpoint(const sharding::WeightFiles& source, const EditPlan& plan, const std::string& out_dir,
+                                           const RankGroup& group, const EditOptions& options, const Describe& describe);
+
+}  // namespace bearing::edit
+
+#endif  // BEARING_WORKER_EDIT_EDIT_CHECKPOINT_H_

@@ -1,0 +1,322 @@
+#include "worker/edit/edit_command.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "sharding/status_macros.h"
+#include "sharding/weight_files.h"
+#include "worker/edit/direction_input.h"
+#include "worker/edit/edit_checkpoint.h"
+#include "worker/edit/edit_forms.h"
+#include "worker/edit/edit_plan.h"
+#include "worker/edit/edit_record.h"
+
+namespace bearing::edit {
+namespace {
+
+// What the command line and the files say, before the model is looked at.
+struct EditRequest {
+  EditSpec spec;
+  std::vector<DirectionInput> inputs;
+  std::optional<int64_t> layer;  // At which the first direction was read.
+};
+
+absl::Status BadFlag(absl::string_view flag, absl::string_view value, absl::string_view want) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": want ", want, ", got ", value));
+}
+
+absl::StatusOr<double> ParseStrength(absl::string_view flag, absl::string_view text) {
+  double value = 0;
+  if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) return BadFlag(flag, text, "a number");
+  return value;
+}
+
+absl::Status ParseStrengths(const EditCommandOptions& options, EditSpec* spec) {
+  for (const std::string& text : options.strengths) {
+    const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+    BEARING_ASSIGN_OR_RETURN(const double value, ParseStrength("--strength", parts.back()));
+    if (parts.size() == 1) {
+      spec->strength = value;
+      continue;
+    }
+    bool found = false;
+    for (const sharding::Component component : {sharding::Component::kEmbedding, sharding::Component::kAttention,
+                                                sharding::Component::kMlp, sharding::Component::kProjector}) {
+      if (parts[0] != sharding::ComponentName(component)) continue;
+      spec->components[component] = value;
+      found = true;
+    }
+    if (!found) return BadFlag("--strength", text, "NUMBER, embedding=, attention=, mlp= or projector=NUMBER");
+  }
+  for (const std::string& text : options.layer_strengths) {
+    const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
+    int64_t layer = 0;
+    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &layer)) return BadFlag("--layer-strength", text, "LAYER=NUMBER");
+    BEARING_ASSIGN_OR_RETURN(spec->layers[layer], ParseStrength("--layer-strength", parts[1]));
+  }
+  if (options.layers.empty()) return absl::OkStatus();
+  const std::vector<std::string> ends = absl::StrSplit(options.layers, '-');
+  int64_t last = 0;
+  if (ends.size() > 2 || !absl::SimpleAtoi(ends.front(), &spec->first_layer) || !absl::SimpleAtoi(ends.back(), &last)) {
+    return BadFlag("--layers", options.layers, "FIRST-LAST");
+  }
+  spec->last_layer = last;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
+  EditRequest request;
+  EditSpec& spec = request.spec;
+  BEARING_RETURN_IF_ERROR(ParseStrengths(options, &spec));
+  for (const std::string& path : options.directions) {
+    BEARING_ASSIGN_OR_RETURN(DirectionInput input, ReadDirectionInput(path));
+    request.inputs.push_back(std::move(input));
+  }
+  const DirectionInput& first = request.inputs.front();
+  request.layer = options.layer >= 0 ? std::optional(options.layer) : first.Integer("layer");
+  if (options.induce.empty()) {
+    for (const DirectionInput& input : request.inputs) {
+      spec.directions.insert(spec.directions.end(), input.directions.begin(), input.directions.end());
+    }
+    if (!options.negative_mean.empty()) {
+      BEARING_ASSIGN_OR_RETURN(const std::vector<double> mean, ReadNegativeMean(options.negative_mean, request.layer,
+                                                                                      first.Integer("position")));
+      for (std::vector<double>& direction : spec.directions) {
+        BEARING_ASSIGN_OR_RETURN(direction, WithoutSharedPart(direction, mean));
+      }
+    }
+  } else {
+    BEARING_ASSIGN_OR_RETURN(const double factor, ParseStrength("--induce", options.induce));
+    if (!request.layer) return absl::InvalidArgumentError("--induce needs --layer: the direction file does not name its layer");
+    spec.addition = Addition{*request.layer, first.added()};
+    for (double& value : spec.addition->vector) value *= factor;
+  }
+  spec.preserve_norms = options.preserve_norms;
+  spec.keep_tied = options.keep_tied;
+  spec.projector = options.projector;
+  return request;
+}
+
+RecordInputs RecordOf(const EditCommandOptions& options, const EditRequest& request, const std::string& digest) {
+  RecordInputs inputs;
+  inputs.version = options.version;
+  const std::filesystem::path model = std::filesystem::absolute(options.model).lexically_normal();
+  inputs.base_model = (model.has_filename() ? model : model.parent_path()).filename().string();
+  inputs.base_model_digest = digest;
+  const auto concept_name = request.inputs.front().metadata.find("concept");
+  if (concept_name != request.inputs.front().metadata.end()) inputs.concept_name = concept_name->second;
+  inputs.direction = nlohmann::json::array();
+  for (const DirectionInput& input : request.inputs) {
+    inputs.direction.push_back({{"sha256", input.sha256}, {"metadata", input.metadata}});
+  }
+  inputs.more = {{"projected", !options.negative_mean.empty()}};
+  return inputs;
+}
+
+// One line on standard error that is overwritten, at most ten times a second.
+class EditProgress {
+ public:
+  explicit EditProgress(bool show) : show_(show && isatty(STDERR_FILENO) != 0) {}
+  ~EditProgress() {
+    if (shown_) std::fputc('\n', stderr);
+  }
+
+  absl::Status Show(const char* what, int64_t done, int64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    if (!show_ || (done < total && now - last_ < std::chrono::milliseconds(100))) return absl::OkStatus();
+    last_ = now;
+    shown_ = true;
+    std::fprintf(stderr, "\r%-7s %5.1f %% of %.2f GB", what, total > 0 ? 100.0 * static_cast<double>(done) / static_cast<double>(total) : 100.0,
+                 static_cast<double>(total) / 1e9);
+    std::fflush(stderr);
+    return absl::OkStatus();
+  }
+
+ private:
+  const bool show_;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point last_;
+};
+
+nlohmann::json PlanJson(const EditPlan& plan) {
+  nlohmann::json tensors = nlohmann::json::array();
+  for (const auto& [index, change] : plan.edits) {
+    if (change.kind == TensorEdit::Kind::kFp8Scales) continue;
+    const sharding::OutputTensor& tensor = plan.copy.tensors[index];
+    tensors.push_back({{"tensor", tensor.name},
+                       {"file", plan.copy.files[tensor.file].name},
+                       {"shape", tensor.shape},
+                       {"dtype", std::string(sharding::DTypeName(tensor.dtype))},
+                       {"component", std::string(sharding::ComponentName(change.component))},
+                       {"layer", change.layer},
+                       {"strength", change.strength},
+                       {"writes", change.kind == TensorEdit::Kind::kConstant ? "bias" : change.by_columns ? "columns" : "rows"}});
+  }
+  return {{"family", plan.model.family}, {"can_run", plan.model.can_run}, {"untied_embeddings", plan.untied}, {"tensors", tensors}};
+}
+
+void PrintPlan(const EditPlan& plan, bool as_json) {
+  const nlohmann::json document = PlanJson(plan);
+  if (as_json) {
+    std::cout << document.dump(1) << '\n';
+    return;
+  }
+  for (const nlohmann::json& tensor : document["tensors"]) {
+    std::cout << absl::StreamFormat("%-64s %-24s %-5s %-10s strength %g\n", tensor["tensor"].get<std::string>(),
+                                    tensor["shape"].dump(), tensor["dtype"].get<std::string>(),
+                                    tensor["component"].get<std::string>(), tensor["strength"].get<double>());
+  }
+  std::cout << absl::StreamFormat("%d tensors would change in %d files of a %s model%s\n", document["tensors"].size(),
+                                  plan.copy.files.size(), plan.model.family,
+                                  plan.untied ? "; its embeddings would be untied" : "");
+}
+
+void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const EditOutcome& outcome) {
+  const double bytes = static_cast<double>(outcome.bytes_written);
+  if (options.json) {
+    nlohmann::json document = {{"out", options.out},
+                               {"edited_tensors", plan.edited_tensors.size()},
+                               {"bytes_written", outcome.bytes_written},
+                               {"bytes_cloned", outcome.bytes_cloned},
+                               {"write_seconds", outcome.write_seconds},
+                               {"verify_seconds", outcome.verify_seconds},
+                               {"untied_embeddings", plan.untied}};
+    if (!outcome.checked.empty()) {
+      const nlohmann::json verification = VerificationJson(outcome);
+      for (const char* const key : {"largest_residue", "largest_residue_tensor", "all_finite", "quantization_error"}) {
+        if (verification.contains(key)) document[key] = verification[key];
+      }
+    }
+    std::cout << document.dump(1) << '\n';
+    return;
+  }
+  std::cout << absl::StreamFormat("%d tensors edited, %.2f GB written in %.1f s (%.2f GB/s)\n", plan.edited_tensors.size(),
+                                  bytes / 1e9, outcome.write_seconds, bytes / 1e9 / std::max(outcome.write_seconds, 1e-9));
+  if (!outcome.checked.empty()) {
+    const nlohmann::json verification = VerificationJson(outcome);
+    std::cout << absl::StreamFormat("read back in %.1f s: largest residue %.2e (%s)\n", outcome.verify_seconds,
+                                    verification["largest_residue"].get<double>(),
+                                    verification["largest_residue_tensor"].is_null()
+                                        ? "none measured"
+                                        : verification["largest_residue_tensor"].get<std::string>());
+    if (verification.contains("quantization_error")) {
+      std::cout << absl::StreamFormat("re-quantization error %.2e\n", verification["quantization_error"]["all"].get<double>());
+    }
+  }
+  std::cout << options.out << '\n';
+}
+
+int ThreadsOf(const EditCommandOptions& options, int ranks) {
+  if (options.threads > 0) return options.threads;
+  // One more than cores: while one waits for the disk, the others compute.
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::clamp(cores / std::max(1, ranks) + 1, 2, 4);
+}
+
+absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& request, const sharding::WeightFiles& source,
+                       const EditPlan& plan, const RecordInputs& inputs) {
+  if (options.form == "lora") return WriteLora(source, plan, request.spec, inputs, options.out);
+  if (options.form == "control-vector") {
+    if (!request.layer) {
+      return absl::InvalidArgumentError("--form control-vector needs --layer: the direction file does not name its layer");
+    }
+    BEARING_RETURN_IF_ERROR(WriteControlVector(plan.model, request.inputs.front().added(), *request.layer,
+                                                     request.spec.strength, options.out));
+    return absl::OkStatus();
+  }
+  return WriteDirectionFile(plan, request.inputs.front(), options.out);
+}
+
+absl::Status Edit(const RankGroup& group, const EditCommandOptions& options) {
+  const auto& agree = group.agree;
+  const absl::StatusOr<EditRequest> request = ReadRequest(options);
+  BEARING_RETURN_IF_ERROR(agree(request.status()));
+  const auto source = sharding::WeightFiles::Open(options.model);
+  BEARING_RETURN_IF_ERROR(agree(source.status()));
+  const absl::StatusOr<EditPlan> plan = MakeEditPlan(**source, request->spec);
+  BEARING_RETURN_IF_ERROR(agree(plan.status()));
+  const bool is_rank0 = group.rank == 0;
+  if (options.dry_run) {
+    if (is_rank0) PrintPlan(*plan, options.json);
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<std::string> digest = (*source)->Digest();
+  BEARING_RETURN_IF_ERROR(agree(digest.status()));
+  const RecordInputs inputs = RecordOf(options, *request, *digest);
+  if (options.form != "checkpoint") {
+    const absl::Status written = is_rank0 ? WriteForm(options, *request, **source, *plan, inputs) : absl::OkStatus();
+    BEARING_RETURN_IF_ERROR(agree(written));
+    if (is_rank0) std::cout << options.out << '\n';
+    return absl::OkStatus();
+  }
+
+  EditProgress progress(is_rank0 && !options.no_progress);
+  EditOptions run;
+  run.threads = ThreadsOf(options, group.ranks);
+  run.verify = !options.no_verify;
+  run.progress = [&](const char* what, int64_t done, int64_t total) { return progress.Show(what, done, total); };
+  BEARING_ASSIGN_OR_RETURN(const EditOutcome outcome,
+                           EditCheckpoint(**source, *plan, options.out, group, run,
+                                                [&](const EditOutcome& found, const std::string& folder) {
+                                                  return WriteRecord(*plan, request->spec, found, inputs, folder,
+                                                                           /*with_manifest=*/true);
+                                                }));
+  if (is_rank0) PrintOutcome(options, *plan, outcome);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddEditOptions(CLI::App& command, EditCommandOptions& options) {
+  command.add_option("--model", options.model, "Model folder")->required();
+  command.add_option("--direction", options.directions, "Direction file (safetensors or direction.pt); several are removed as one basis")
+      ->required()
+      ->allow_extra_args(false);
+  command.add_option("--out", options.out, "Folder or file to write");
+  command.add_option("--form", options.form, "What is written")
+      ->check(CLI::IsMember({"checkpoint", "lora", "control-vector", "direction"}))
+      ->capture_default_str();
+  command.add_option("--strength", options.strengths, "Share to remove: NUMBER, or COMPONENT=NUMBER (repeatable)")
+      ->allow_extra_args(false);
+  command.add_option("--layers", options.layers, "Only these layers, FIRST-LAST");
+  command.add_option("--layer-strength", options.layer_strengths, "LAYER=NUMBER (repeatable)")->allow_extra_args(false);
+  command.add_option("--negative-mean", options.negative_mean, "Remove from the direction what it shares with this mean");
+  command.add_option("--induce", options.induce, "Add the direction times this factor instead of removing it");
+  command.add_option("--layer", options.layer, "Layer of the direction, where its file does not say");
+  command.add_option("--threads", options.threads, "Threads a rank");
+  command.add_flag("--preserve-norms", options.preserve_norms, "Scale what is written back to its norm");
+  command.add_flag("--keep-tied", options.keep_tied, "Leave a tied embedding tied");
+  command.add_flag("--projector", options.projector, "Edit the image projector too");
+  command.add_flag("--no-verify", options.no_verify, "Do not read the result back");
+  command.add_flag("--dry-run", options.dry_run, "List the tensors that would change");
+  command.add_flag("--no-progress", options.no_progress, "Show no progress");
+  command.add_flag("--json", options.json, "Print JSON");
+}
+
+absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options) {
+  if (options.out.empty() && !options.dry_run) return absl::InvalidArgumentError("--out is required");
+  try {
+    return Edit(group, options);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory");
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
+  }
+}
+
+}  // namespace bearing::edit

@@ -1,0 +1,49 @@
+// `edit`: a direction written into the weights of a checkpoint folder, without a server and without a forward pass. The options,
+// what they ask for, and what is printed; the work is that of the other files here.
+#ifndef BEARING_WORKER_EDIT_EDIT_COMMAND_H_
+#define BEARING_WORKER_EDIT_EDIT_COMMAND_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "worker/edit/edit_checkpoint.h"
+
+namespace CLI {
+class App;
+}
+
+namespace bearing::edit {
+
+struct EditCommandOptions {
+  std::string model;
+  std::vector<std::string> directions;
+  std::string out;
+  std::string form = "checkpoint";
+  std::vector<std::string> strengths;        // "0.8" or "COMPONENT=0.8".
+  std::vector<std::string> layer_strengths;  // "LAYER=0.8".
+  std::string layers;                        // "FIRST-LAST" or "LAYER".
+  std::string negative_mean;                 // Projected variant.
+  std::string induce;                        // Factor of the addition; empty = no addition.
+  int64_t layer = -1;                        // Of the addition or control vector; -1 = the direction file's.
+  int threads = 0;
+  bool preserve_norms = false;
+  bool keep_tied = false;
+  bool projector = false;
+  bool no_verify = false;
+  bool dry_run = false;
+  bool no_progress = false;
+  bool json = false;
+  std::string version;  // Of this program, for the record.
+};
+
+// Adds the command's options to a command line.
+void AddEditOptions(CLI::App& command, EditCommandOptions& options);
+
+// Every rank calls it alike; rank 0 prints. Exceptions of libraries come out as Internal.
+absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options);
+
+}  // namespace bearing::edit
+
+#endif  // BEARING_WORKER_EDIT_EDIT_COMMAND_H_

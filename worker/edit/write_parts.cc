@@ -1,0 +1,178 @@
+#include "worker/edit/write_parts.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#include "sharding/concat.h"
+#include "sharding/direct_file.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::edit {
+namespace {
+
+constexpr uint64_t kChecksumFactor = 0x9e3779b97f4a7c15;
+
+// Lets at most so many bytes be in use; one holder always may.
+class MemoryBudget {
+ public:
+  explicit MemoryBudget(int64_t bytes) : limit_(bytes) {}
+
+  void Take(int64_t bytes) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return used_ == 0 || used_ + bytes <= limit_; });
+    used_ += bytes;
+  }
+  void Give(int64_t bytes) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      used_ -= bytes;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  const int64_t limit_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int64_t used_ = 0;
+};
+
+class PartWriter {
+ public:
+  PartWriter(const sharding::WeightFiles& source, const EditPlan& plan, const std::vector<Part>& parts, PartRange range,
+             TensorEditor& editor, const PartSink& sink, const WriteOptions& options)
+      : source_(source), plan_(plan), parts_(parts), range_(range), editor_(editor), sink_(sink), options_(options),
+        budget_(options.memory_bytes), next_(range.begin), checksums_(range.end - range.begin) {}
+
+  absl::StatusOr<std::vector<uint64_t>> Run();
+
+ private:
+  void Work();
+  absl::Status MakePart(const Part& part, absl::Span<char> out);
+  absl::Status Finish(size_t index, absl::Span<const char> bytes);
+
+  const sharding::WeightFiles& source_;
+  const EditPlan& plan_;
+  const std::vector<Part>& parts_;
+  const PartRange range_;
+  TensorEditor& editor_;
+  const PartSink& sink_;
+  const WriteOptions& options_;
+  MemoryBudget budget_;
+  std::atomic<size_t> next_;
+  std::vector<uint64_t> checksums_;
+  std::mutex mutex_;  // Guards the two below.
+  absl::Status status_;
+  int64_t done_bytes_ = 0;
+  std::atomic<bool> stop_ = false;
+};
+
+absl::Status PartWriter::MakePart(const Part& part, absl::Span<char> out) {
+  for (const Piece& piece : part.pieces) {
+    const absl::Span<char> bytes = out.subspan(0, static_cast<size_t>(piece.end - piece.begin));
+    out.remove_prefix(bytes.size());
+    if (piece.tensor < 0) {
+      std::memcpy(bytes.data(), plan_.copy.files[part.file].framed_header.data(), bytes.size());
+      continue;
+    }
+    const auto index = static_cast<size_t>(piece.tensor);
+    const sharding::OutputTensor& tensor = plan_.copy.tensors[index];
+    const auto edit = plan_.edits.find(index);
+    const absl::Status made = edit != plan_.edits.end()
+                                  ? editor_.Make(edit->second, piece.begin, bytes)
+                                  : source_.Read(tensor.source->shard, tensor.source->offset + piece.begin, bytes);
+    if (!made.ok()) return absl::Status(made.code(), Concat(made.message(), " tensor=", tensor.name));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PartWriter::Finish(size_t index, absl::Span<const char> bytes) {
+  BEARING_RETURN_IF_ERROR(sink_(parts_[index], bytes));
+  const std::lock_guard<std::mutex> lock(mutex_);
+  done_bytes_ += parts_[index].num_bytes;
+  return options_.progress ? options_.progress(done_bytes_) : absl::OkStatus();
+}
+
+void PartWriter::Work() {
+  for (size_t index = next_++; index < range_.end && !stop_; index = next_++) {
+    const Part& part = parts_[index];
+    budget_.Take(part.num_bytes);
+    absl::Status status;
+    try {
+      const sharding::DirectBuffer buffer(part.num_bytes, part.offset);
+      status = MakePart(part, buffer.bytes());
+      if (status.ok()) {
+        Checksum checksum;
+        checksum.Update(buffer.bytes());
+        checksums_[index - range_.begin] = checksum.Finish();
+        status = Finish(index, buffer.bytes());
+      }
+    } catch (const std::bad_alloc&) {
+      status = absl::ResourceExhaustedError("out of memory");
+    } catch (const std::exception& error) {
+      status = absl::InternalError(error.what());
+    }
+    budget_.Give(part.num_bytes);
+    if (status.ok()) continue;
+    stop_ = true;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (status_.ok()) status_ = status;
+  }
+}
+
+absl::StatusOr<std::vector<uint64_t>> PartWriter::Run() {
+  std::vector<std::thread> threads;
+  const auto count = static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(options_.threads, 1)), range_.end - range_.begin));
+  for (int i = 1; i < count; ++i) threads.emplace_back([this] { Work(); });
+  Work();
+  for (std::thread& thread : threads) thread.join();
+  if (!status_.ok()) return status_;
+  return std::move(checksums_);
+}
+
+}  // namespace
+
+// Four chains of multiply and xor over 64-bit words: every word and its place count.
+void Checksum::AddBlock(const char* block) {
+  std::array<uint64_t, 4> words;
+  std::memcpy(words.data(), block, sizeof(words));
+  for (size_t i = 0; i < 4; ++i) chains_[i] = (chains_[i] ^ words[i]) * kChecksumFactor;
+}
+
+void Checksum::Update(absl::Span<const char> bytes) {
+  size_ += bytes.size();
+  if (rest_size_ > 0) {
+    const size_t take = std::min(rest_.size() - rest_size_, bytes.size());
+    std::memcpy(rest_.data() + rest_size_, bytes.data(), take);
+    rest_size_ += take;
+    bytes.remove_prefix(take);
+    if (rest_size_ < rest_.size()) return;
+    AddBlock(rest_.data());
+    rest_size_ = 0;
+  }
+  for (; bytes.size() >= rest_.size(); bytes.remove_prefix(rest_.size())) AddBlock(bytes.data());
+  std::memcpy(rest_.data(), bytes.data(), bytes.size());
+  rest_size_ = bytes.size();
+}
+
+uint64_t Checksum::Finish() {
+  std::fill(rest_.begin() + static_cast<std::ptrdiff_t>(rest_size_), rest_.end(), '\0');
+  AddBlock(rest_.data());
+  uint64_t sum = size_;
+  for (const uint64_t chain : chains_) sum = (sum ^ chain ^ (chain >> 29)) * kChecksumFactor;
+  return sum;
+}
+
+absl::StatusOr<std::vector<uint64_t>> WriteParts(const sharding::WeightFiles& source, const EditPlan& plan,
+                                                 const std::vector<Part>& parts, PartRange range, TensorEditor& editor,
+                                                 const PartSink& sink, const WriteOptions& options) {
+  return PartWriter(source, plan, parts, range, editor, sink, options).Run();
+}
+
+}  // namespace bearing::edit

@@ -1,0 +1,52 @@
+// Makes and writes a rank's parts: several threads, each with one part in hand from reading to writing, so that reads,
+// arithmetic and writes of different parts overlap. Memory is bounded by `memory_bytes` of parts in hand.
+#ifndef BEARING_WORKER_EDIT_WRITE_PARTS_H_
+#define BEARING_WORKER_EDIT_WRITE_PARTS_H_
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/edit/parts.h"
+#include "worker/edit/tensor_editor.h"
+
+namespace bearing::edit {
+
+// Takes a part; called from several threads, for parts that do not overlap. The memory is a sharding::DirectBuffer of the
+// part's offset, so that a local file can be written directly.
+using PartSink = std::function<absl::Status(const Part& part, absl::Span<const char> bytes)>;
+
+struct WriteOptions {
+  int threads = 3;
+  int64_t memory_bytes = 448 << 20;
+  // After each part, with the bytes of all parts so far; a bad status stops. Called by one thread at a time.
+  std::function<absl::Status(int64_t)> progress;
+};
+
+// A fast sum over bytes, however they are cut, that finds what was stored wrongly. Not against intent.
+class Checksum {
+ public:
+  void Update(absl::Span<const char> bytes);
+  uint64_t Finish();
+
+ private:
+  void AddBlock(const char* block);
+
+  std::array<uint64_t, 4> chains_ = {1, 2, 3, 4};
+  std::array<char, 32> rest_ = {};
+  size_t rest_size_ = 0;
+  uint64_t size_ = 0;
+};
+
+// The checksums of the parts, in order.
+absl::StatusOr<std::vector<uint64_t>> WriteParts(const sharding::WeightFiles& source, const EditPlan& plan,
+                                                 const std::vector<Part>& parts, PartRange range, TensorEditor& editor,
+                                                 const PartSink& sink, const WriteOptions& options);
+
+}  // namespace bearing::edit
+
+#endif  // BEARING_WORKER_EDIT_WRITE_PARTS_H_
