@@ -113,8 +113,9 @@ void AddEditCommand(CommandLine& line) {
   CLI::App* command = line.app.add_subcommand("edit", "Write a direction into the weights of a model, with no server set up");
   command->add_option("--model", options->model, "Model folder (Hugging Face layout)")->required();
   command
-      ->add_option("--direction", options->directions,
-                   "Direction file: safetensors, or direction.pt of the reference; several are removed as one basis (repeatable)")
+      ->add_option(
+          "--direction", options->directions,
+          "Direction file: safetensors, or direction.pt of the reference; several are removed as one basis (repeatable)")
       ->required()
       ->allow_extra_args(false);
   command->add_option("--out", options->out, "Folder to write (a file with --form control-vector and direction)");
@@ -133,7 +134,8 @@ void AddEditCommand(CommandLine& line) {
   command->add_flag("--preserve-norms", options->preserve_norms, "Scale each vector that a weight writes back to its norm");
   command->add_option("--negative-mean", options->negative_mean,
                       "First remove from the direction what it shares with this mean (a job's means.safetensors)");
-  command->add_option("--induce", options->induce, "Add the mean difference times this factor at its layer, instead of removing");
+  command->add_option("--induce", options->induce,
+                      "Add the mean difference times this factor at its layer, instead of removing");
   command->add_option("--layer", options->layer, "Layer of the direction, where its file does not say")
       ->check(CLI::Range(0, 100000));
   command->add_flag("--keep-tied", options->keep_tied, "Leave a tied embedding tied");

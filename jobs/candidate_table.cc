@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "jobs/artifacts.h"
 #include "sharding/concat.h"
+#include "sharding/random_access_file.h"
 #include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
 
@@ -160,8 +161,8 @@ absl::Status WriteDirectionOf(const CandidateTable& table, const Candidate& cand
   }
   if (fs::exists(path)) return absl::AlreadyExistsError(Concat("the file is there already: file=", path));
   const std::string means = (fs::path(table.folder) / "means.safetensors").string();
-  BEARING_ASSIGN_OR_RETURN(const sharding::FileDescriptor file, sharding::OpenForReading(means));
-  BEARING_ASSIGN_OR_RETURN(const sharding::SafetensorsHeader header, sharding::ReadSafetensorsHeader(file, means));
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::RandomAccessFile> file, sharding::OpenLocalFile(means));
+  BEARING_ASSIGN_OR_RETURN(const sharding::SafetensorsHeader header, sharding::ReadSafetensorsHeader(*file));
   for (const sharding::SafetensorsEntry& entry : header.entries) {
     if (entry.name != "mean_difference") continue;
     const bool is_grid = entry.dtype == sharding::DType::kF64 && entry.shape.size() == 3;
@@ -171,9 +172,9 @@ absl::Status WriteDirectionOf(const CandidateTable& table, const Candidate& cand
     const int64_t d_model = entry.shape[2];
     std::vector<double> difference(d_model);
     const int64_t row = (entry.shape[0] + candidate.position) * entry.shape[1] + candidate.layer;
-    BEARING_RETURN_IF_ERROR(sharding::ReadAt(
-        file, entry.file_offset + row * d_model * 8,
-        absl::MakeSpan(reinterpret_cast<char*>(difference.data()), difference.size() * sizeof(double)), means));
+    BEARING_RETURN_IF_ERROR(
+        file->ReadAt(entry.file_offset + row * d_model * 8,
+                     absl::MakeSpan(reinterpret_cast<char*>(difference.data()), difference.size() * sizeof(double))));
     double squares = 0;
     for (const double v : difference) squares += v * v;
     if (!(squares > 0)) return absl::DataLossError(Concat("the mean difference is zero: file=", means));

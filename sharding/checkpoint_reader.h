@@ -18,9 +18,8 @@
 #include "absl/types/span.h"
 #include "sharding/model_config.h"
 #include "sharding/param_layout.h"
-#include "sharding/random_access_file.h"
-#include "sharding/safetensors.h"
 #include "sharding/shard_plan.h"
+#include "sharding/weight_files.h"
 
 namespace bearing::sharding {
 
@@ -36,21 +35,16 @@ class CheckpointReader {
 
   const ModelConfig& config() const;
   const ParamLayout& layout() const;
+  // The files without what the config makes of them.
+  const WeightFiles& weights() const;
   const std::string& model_dir() const;  // Holds config.json and the other small files; the shards may be elsewhere (file()).
 
   // Shard file names in the folder, sorted, and their headers.
-  struct Shard {
-    std::string file_name;
-    SafetensorsHeader header;
-    int64_t file_size = 0;
-  };
+  using Shard = WeightFiles::Shard;
   const std::vector<Shard>& shards() const;
 
   // Where a tensor is: index into shards() and into that header's entries. NotFound naming it.
-  struct Location {
-    size_t shard = 0;
-    size_t entry = 0;
-  };
+  using Location = WeightFiles::Location;
   absl::StatusOr<Location> Find(std::string_view tensor) const;
   const SafetensorsEntry& entry(const Location& at) const;
 
@@ -58,9 +52,6 @@ class CheckpointReader {
   // exactly the bytes of the part. Rows are read in one call; columns by reading row blocks and copying the part out, with
   // bounded scratch.
   absl::Status ReadSlice(std::string_view tensor, int axis, Range range, absl::Span<char> out) const;
-
-  // The open file of shards()[shard]: for bytes that are copied as they are.
-  const RandomAccessFile& file(size_t shard) const;
 
   // A whole tensor.
   absl::Status Read(std::string_view tensor, absl::Span<char> out) const;

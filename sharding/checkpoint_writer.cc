@@ -102,7 +102,8 @@ absl::Status CheckpointWriter::Impl::WriteSideFile(const std::string& name) cons
 absl::StatusOr<bool> CheckpointWriter::Impl::MakeWeightFile(const CopyPlan::File& file, bool is_unedited) const {
   const std::string path = StagedPath(file.name);
   BEARING_ASSIGN_OR_RETURN(const FileDescriptor to, CreateNewFile(path));
-  if (is_unedited && file.same_as && Clone(source->file(*file.same_as), to)) {
+  const FileDescriptor* const local = is_unedited && file.same_as ? source->file(*file.same_as).descriptor() : nullptr;
+  if (local != nullptr && Clone(*local, to)) {
     BEARING_RETURN_IF_ERROR(SyncFile(to, path));
     return true;
   }

@@ -1,12 +1,12 @@
-// Writes the copy of a checkpoint folder that a CopyPlan describes. The copy is staged in `<out>.partial` and renamed to `<out>` by
-// Commit, after fsync; without Commit no `<out>` appears, and the staged folder is removed by the next Prepare.
+// Writes the copy of a checkpoint folder that a CopyPlan describes. The copy is staged in `<out>.partial` and renamed to
+// `<out>` by Commit, after fsync; without Commit no `<out>` appears, and the staged folder is removed by the next Prepare.
 //
 // Files are written in parts, in any order, by any number of ranks (processes that see the same folders): every rank constructs
 // the same writer before the first of them commits. One rank calls Prepare; after a barrier all write parts that together cover
 // every byte of every file (the header included) once, then Sync; after a barrier one calls Commit.
 //
-// Thread-safe after Prepare. Errors: AlreadyExists when `<out>` exists; NotFound when nothing is staged; ResourceExhausted for a
-// full disk; PermissionDenied for a folder that cannot be written; DataLoss when the source shrank.
+// Thread-safe after Prepare. Errors: AlreadyExists when `<out>` exists; NotFound when nothing is staged; ResourceExhausted for
+// a full disk; PermissionDenied for a folder that cannot be written; DataLoss when the source shrank.
 #ifndef BEARING_SHARDING_CHECKPOINT_WRITER_H_
 #define BEARING_SHARDING_CHECKPOINT_WRITER_H_
 

@@ -5,12 +5,15 @@
 #ifndef BEARING_SHARDING_CONCAT_H_
 #define BEARING_SHARDING_CONCAT_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 
 namespace bearing {
@@ -32,6 +35,9 @@ std::string Concat(const Parts&... parts) {
 
 // `text` with control characters and quotes escaped: for names from files, which may hold anything.
 inline std::string Escaped(std::string_view text) { return absl::Utf8SafeCEscape(AsAbsl(text)); }
+
+// "[2, 3]".
+inline std::string ShapeText(const std::vector<int64_t>& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
 
 }  // namespace bearing
 

@@ -158,8 +158,8 @@ absl::StatusOr<CopyPlan> Planner::Make() {
   if (untied_ && !append) {
     for (const CopyPlan::File& file : plan_.files) {
       if (file.name == kUnembeddingShard) {
-        return absl::FailedPreconditionError(Concat("checkpoint already has a file of the name of the new shard: file=",
-                                                    source_.model_dir(), "/", file.name));
+        return absl::FailedPreconditionError(
+            Concat("checkpoint already has a file of the name of the new shard: file=", source_.model_dir(), "/", file.name));
       }
     }
     index_.added[untied_->name] = {std::string(kUnembeddingShard), untied_->num_bytes, DTypeSize(untied_->dtype)};

@@ -44,7 +44,8 @@ absl::Status DirectFile::Write(int64_t offset, absl::Span<const char> bytes) {
   const auto size = static_cast<int64_t>(bytes.size());
   const int64_t begin = RoundUp(offset, kDirectAlignment);
   const int64_t end = (offset + size) / kDirectAlignment * kDirectAlignment;
-  const bool aligned = reinterpret_cast<uintptr_t>(bytes.data()) % kDirectAlignment == static_cast<uintptr_t>(offset % kDirectAlignment);
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(bytes.data()) % kDirectAlignment == static_cast<uintptr_t>(offset % kDirectAlignment);
   if (!can_direct_ || !aligned || end - begin < kSmallestDirect) return WriteAt(cached_, offset, bytes, path_);
 
   BEARING_RETURN_IF_ERROR(WriteAt(cached_, offset, bytes.subspan(0, static_cast<size_t>(begin - offset)), path_));

@@ -39,17 +39,17 @@ struct EditFamily {
   std::string_view model_type;
   std::string_view body = "model.";  // Before "embed_tokens.weight", "layers.", "norm.weight".
   std::string_view unembedding = "lm_head.weight";
-  bool has_text_config = false;           // The text model's keys are under `text_config`.
+  bool has_text_config = false;                // The text model's keys are under `text_config`.
   absl::Span<const WriterRow> writers = {};    // Of a layer.
   absl::Span<const WriterRow> projector = {};  // Whole names; {L} is a running number.
   // Of a layer, tensors that do not write. A name that ends in "." stands for all that begin so.
   absl::Span<const std::string_view> readers = {};
   absl::Span<const std::string_view> other_parts = {};  // Beginnings of whole names: vision, projector.
-  std::string_view experts_key = {};               // Number of routed experts; a second spelling behind it.
+  std::string_view experts_key = {};                    // Number of routed experts; a second spelling behind it.
   std::string_view experts_key_2 = {};
-  std::string_view expert_size_key = {};    // `in` of fused experts.
-  std::string_view shared_key = {};         // Above 0: mixture layers have a shared expert.
-  std::string_view next_layers_key = {};    // Layers behind the last that predict further tokens; they are left alone.
+  std::string_view expert_size_key = {};     // `in` of fused experts.
+  std::string_view shared_key = {};          // Above 0: mixture layers have a shared expert.
+  std::string_view next_layers_key = {};     // Layers behind the last that predict further tokens; they are left alone.
   std::string_view residual_scale_key = {};  // What attention and MLP write is multiplied with it.
   std::string_view embedding_scale_key = {};
   bool tied_default = false;

@@ -23,8 +23,6 @@ struct Method {
   int64_t block_columns = 0;
 };
 
-std::string ShapeText(const std::vector<int64_t>& shape) { return Concat("[", std::string(absl::StrJoin(shape, ", ")), "]"); }
-
 absl::Status ReadBlockSize(const nlohmann::json& size, const JsonFields& fields, std::string_view key, Method* method) {
   if (!size.is_array() || size.size() != 2 || !size[0].is_number_integer() || !size[1].is_number_integer() ||
       size[0].get<int64_t>() < 1 || size[1].get<int64_t>() < 1 || size[0].get<int64_t>() > 65536 ||
@@ -92,8 +90,8 @@ int64_t Blocks(int64_t length, int64_t block) { return (length + block - 1) / bl
 absl::StatusOr<QuantizedTensor> MatchFp8(const DiskTensor& values, const DiskTensor& scales, const Method& method) {
   QuantizedTensor tensor{.form = QuantizedForm::kFp8, .values = values.name, .scales = scales.name};
   if (values.shape.size() != 2) {
-    return absl::UnimplementedError(Concat("quantized tensor must have two axes: tensor=", values.name,
-                                           " shape=", ShapeText(values.shape)));
+    return absl::UnimplementedError(
+        Concat("quantized tensor must have two axes: tensor=", values.name, " shape=", ShapeText(values.shape)));
   }
   if (scales.dtype != DType::kF32 && scales.dtype != DType::kBF16 && scales.dtype != DType::kF16) {
     return absl::FailedPreconditionError(
@@ -117,8 +115,8 @@ absl::StatusOr<QuantizedTensor> MatchFp8(const DiskTensor& values, const DiskTen
   }
   tensor.block_rows = 1;
   if (got == std::vector<int64_t>{out} || got == std::vector<int64_t>{out, 1}) return tensor;
-  return absl::FailedPreconditionError(Concat("scales must be one a tensor or one a row: tensor=", scales.name,
-                                              " want=[", out, ", 1] got=", ShapeText(got)));
+  return absl::FailedPreconditionError(
+      Concat("scales must be one a tensor or one a row: tensor=", scales.name, " want=[", out, ", 1] got=", ShapeText(got)));
 }
 
 absl::StatusOr<QuantizedTensor> MatchMxfp4(const DiskTensor& blocks, const DiskTensor& scales) {
@@ -154,13 +152,12 @@ absl::StatusOr<Quantization> FindQuantization(const nlohmann::json& config, std:
       const std::string weight = tensor.name.substr(0, tensor.name.size() - kBlocks.size());
       const DiskTensor* scales = find(weight + "_scales");
       if (scales == nullptr) {
-        return absl::FailedPreconditionError(Concat("quantized tensor has no scales: tensor=", tensor.name, " want=", weight,
-                                                    "_scales"));
+        return absl::FailedPreconditionError(
+            Concat("quantized tensor has no scales: tensor=", tensor.name, " want=", weight, "_scales"));
       }
       BEARING_ASSIGN_OR_RETURN(result.tensors[weight], MatchMxfp4(tensor, *scales));
       companions.insert(scales->name);
-      result.logical.push_back(
-          {weight, DType::kBF16, {tensor.shape[0], tensor.shape[2] * kMxfp4Group, tensor.shape[1]}});
+      result.logical.push_back({weight, DType::kBF16, {tensor.shape[0], tensor.shape[2] * kMxfp4Group, tensor.shape[1]}});
       continue;
     }
     if (!IsFp8(tensor.dtype)) continue;

@@ -20,8 +20,6 @@ namespace {
 
 using TensorMap = std::unordered_map<std::string_view, const DiskTensor*>;
 
-std::string ShapeText(const std::vector<int64_t>& shape) { return Concat("[", std::string(absl::StrJoin(shape, ", ")), "]"); }
-
 absl::Status CheckStoredType(const DiskTensor& tensor) {
   if (tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16) return absl::OkStatus();
   return absl::FailedPreconditionError(
@@ -77,8 +75,8 @@ absl::StatusOr<EditableModel> FromLayout(const nlohmann::json& document, std::st
     for (const DiskTensor& tensor : quantization.logical) {
       if (!std::string_view(tensor.name).ends_with(kGemma3Projector.name)) continue;
       if (tensor.shape.size() != 2 || tensor.shape[1] != model.d_model) {
-        return absl::FailedPreconditionError(Concat("projector must end in d_model: tensor=", tensor.name, " d_model=",
-                                                    model.d_model, " got=", ShapeText(tensor.shape)));
+        return absl::FailedPreconditionError(Concat("projector must end in d_model: tensor=", tensor.name,
+                                                    " d_model=", model.d_model, " got=", ShapeText(tensor.shape)));
       }
       BEARING_RETURN_IF_ERROR(CheckStoredType(tensor));
       model.writers.push_back({tensor.name, Component::kProjector, -1, tensor.shape, false, ""});
@@ -202,9 +200,9 @@ absl::StatusOr<bool> TableReader::IsColumns(const WriterRow& row, const DiskTens
   const bool in_out = got == std::vector<int64_t>{experts, expert_size, d};
   const bool out_in = got == std::vector<int64_t>{experts, d, expert_size};
   if (in_out && out_in) {
-    return absl::UnimplementedError(
-        Concat("experts of this family are stored in two orientations, which equal sizes do not tell apart: tensor=",
-               tensor.name, " hidden_size=", d, " ", family.expert_size_key, "=", expert_size));
+    return absl::UnimplementedError(Concat(
+        "experts of this family are stored in two orientations, which equal sizes do not tell apart: tensor=", tensor.name,
+        " hidden_size=", d, " ", family.expert_size_key, "=", expert_size));
   }
   if (!in_out && !out_in) {
     return wrong(Concat(ShapeText({experts, expert_size, d}), " or ", ShapeText({experts, d, expert_size})));
@@ -311,8 +309,8 @@ absl::Status TableReader::CheckLayers(const TensorMap& tensors) const {
     }
     const bool mixture = present > 0 || found.fused;
     if (!mixture && !found.dense) {
-      return absl::FailedPreconditionError(Concat("layer has no tensor that writes the MLP's output: layer=", l,
-                                                  " family=", family.model_type));
+      return absl::FailedPreconditionError(
+          Concat("layer has no tensor that writes the MLP's output: layer=", l, " family=", family.model_type));
     }
     if (mixture && shared && !found.shared) {
       return absl::FailedPreconditionError(
@@ -342,9 +340,10 @@ absl::StatusOr<EditableModel> FromTable(const EditFamily& family, const nlohmann
   }
   BEARING_RETURN_IF_ERROR(reader.CheckLayers(tensors));
   // The order of the forward pass, whatever the order of the files: names of a layer and component stay as they came.
-  std::stable_sort(reader.model.writers.begin(), reader.model.writers.end(), [](const ResidualWriter& a, const ResidualWriter& b) {
-    return std::pair(a.layer, a.component) < std::pair(b.layer, b.component);
-  });
+  std::stable_sort(reader.model.writers.begin(), reader.model.writers.end(),
+                   [](const ResidualWriter& a, const ResidualWriter& b) {
+                     return std::pair(a.layer, a.component) < std::pair(b.layer, b.component);
+                   });
   reader.model.quantization = std::move(quantization);
   return std::move(reader.model);
 }

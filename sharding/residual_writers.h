@@ -41,8 +41,8 @@ struct EditableModel {
   double embedding_scale = 1.0;
   // The config can give every MLP biases under this key, or empty.
   std::string mlp_bias_key;
-  std::string embedding;    // Names.
-  std::string unembedding;  // That there is, or would be in an untied copy.
+  std::string embedding;                // Names.
+  std::string unembedding;              // That there is, or would be in an untied copy.
   std::vector<ResidualWriter> writers;  // In the order of the forward pass.
   Quantization quantization;
 };

@@ -16,20 +16,19 @@ struct WeightFiles::Impl {
   std::string config_text;
   bool is_sharded = false;
   std::vector<Shard> shards;
-  std::vector<FileDescriptor> files;  // One a shard.
+  std::vector<std::unique_ptr<RandomAccessFile>> files;  // One a shard.
   std::unordered_map<std::string, Location> locations;
 
-  absl::Status OpenShard(const std::string& file_name);
+  absl::Status OpenShard(const std::string& file_name, const FileFolder& folder);
   absl::Status CheckIndex(const CheckpointIndex& index) const;
 };
 
-absl::Status WeightFiles::Impl::OpenShard(const std::string& file_name) {
-  const std::string path = Concat(model_dir, "/", file_name);
+absl::Status WeightFiles::Impl::OpenShard(const std::string& file_name, const FileFolder& folder) {
   Shard shard;
   shard.file_name = file_name;
-  BEARING_ASSIGN_OR_RETURN(FileDescriptor file, OpenForReading(path));
-  BEARING_ASSIGN_OR_RETURN(shard.file_size, FileSize(file, path));
-  BEARING_ASSIGN_OR_RETURN(shard.header, ReadSafetensorsHeader(file, path));
+  BEARING_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, folder.Open(file_name));
+  shard.file_size = file->size();
+  BEARING_ASSIGN_OR_RETURN(shard.header, ReadSafetensorsHeader(*file));
   for (size_t i = 0; i < shard.header.entries.size(); ++i) {
     const std::string& name = shard.header.entries[i].name;
     const auto [it, inserted] = locations.emplace(name, Location{.shard = shards.size(), .entry = i});
@@ -43,6 +42,7 @@ absl::Status WeightFiles::Impl::OpenShard(const std::string& file_name) {
   return absl::OkStatus();
 }
 
+// The index and the shards must say the same, both ways.
 absl::Status WeightFiles::Impl::CheckIndex(const CheckpointIndex& index) const {
   for (const auto& [tensor, file_name] : index.weight_map) {
     const auto it = locations.find(tensor);
@@ -53,8 +53,8 @@ absl::Status WeightFiles::Impl::CheckIndex(const CheckpointIndex& index) const {
   }
   for (const auto& [tensor, at] : locations) {
     if (!index.weight_map.contains(tensor)) {
-      return absl::DataLossError(Concat("tensor of a shard is not in the index: tensor=", Escaped(tensor), " file=", model_dir,
-                                        "/", shards[at.shard].file_name));
+      return absl::DataLossError(
+          Concat("tensor of a shard is not in the index: tensor=", Escaped(tensor), " file=", files[at.shard]->name()));
     }
   }
   return absl::OkStatus();
@@ -64,12 +64,16 @@ WeightFiles::WeightFiles(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 WeightFiles::~WeightFiles() = default;
 
 absl::StatusOr<std::unique_ptr<WeightFiles>> WeightFiles::Open(const std::string& model_dir) {
+  return Open(model_dir, *MakeLocalFolder(model_dir));
+}
+
+absl::StatusOr<std::unique_ptr<WeightFiles>> WeightFiles::Open(const std::string& model_dir, const FileFolder& shards) {
   auto impl = std::make_unique<Impl>();
   impl->model_dir = model_dir;
   BEARING_ASSIGN_OR_RETURN(impl->config_text, ReadWholeFile(Concat(model_dir, "/config.json"), kMaxConfigBytes));
-  BEARING_ASSIGN_OR_RETURN(const CheckpointIndex index, FindCheckpointIndex(model_dir));
+  BEARING_ASSIGN_OR_RETURN(const CheckpointIndex index, FindCheckpointIndex(model_dir, shards));
   impl->is_sharded = index.is_sharded;
-  for (const std::string& file_name : index.files) BEARING_RETURN_IF_ERROR(impl->OpenShard(file_name));
+  for (const std::string& file_name : index.files) BEARING_RETURN_IF_ERROR(impl->OpenShard(file_name, shards));
   if (index.is_sharded) BEARING_RETURN_IF_ERROR(impl->CheckIndex(index));
   return std::unique_ptr<WeightFiles>(new WeightFiles(std::move(impl)));
 }
@@ -84,7 +88,9 @@ const WeightFiles::Location* WeightFiles::Find(std::string_view tensor) const {
   return found == impl_->locations.end() ? nullptr : &found->second;
 }
 
-const SafetensorsEntry& WeightFiles::entry(const Location& at) const { return impl_->shards[at.shard].header.entries[at.entry]; }
+const SafetensorsEntry& WeightFiles::entry(const Location& at) const {
+  return impl_->shards[at.shard].header.entries[at.entry];
+}
 
 std::vector<DiskTensor> WeightFiles::tensors() const {
   std::vector<DiskTensor> all;
@@ -95,12 +101,10 @@ std::vector<DiskTensor> WeightFiles::tensors() const {
 }
 
 absl::Status WeightFiles::Read(size_t shard, int64_t offset, absl::Span<char> out) const {
-  return ReadAt(impl_->files[shard], offset, out, PathOf(shard));
+  return impl_->files[shard]->ReadAt(offset, out);
 }
 
-const FileDescriptor& WeightFiles::file(size_t shard) const { return impl_->files[shard]; }
-
-std::string WeightFiles::PathOf(size_t shard) const { return Concat(impl_->model_dir, "/", impl_->shards[shard].file_name); }
+const RandomAccessFile& WeightFiles::file(size_t shard) const { return *impl_->files[shard]; }
 
 absl::StatusOr<std::string> WeightFiles::Digest() const {
   Sha256 sha;

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "sharding/param_layout.h"
+#include "sharding/random_access_file.h"
 #include "sharding/safetensors.h"
 
 namespace bearing::sharding {
@@ -34,9 +35,12 @@ class WeightFiles {
   // NotFound for a missing folder, config or shard; DataLoss for a bad header, a truncated shard, a tensor stored twice, or an
   // index that does not say what the shards hold.
   static absl::StatusOr<std::unique_ptr<WeightFiles>> Open(const std::string& model_dir);
+
+  // Of a model whose config and index are in `model_dir` and whose shards are in `shards`, which is used only for opening.
+  static absl::StatusOr<std::unique_ptr<WeightFiles>> Open(const std::string& model_dir, const FileFolder& shards);
   ~WeightFiles();
 
-  const std::string& model_dir() const;
+  const std::string& model_dir() const;    // Holds config.json and the other small files; the shards may be elsewhere (file()).
   const std::string& config_text() const;  // config.json
   bool is_sharded() const;                 // There is an index.
   const std::vector<Shard>& shards() const;
@@ -49,11 +53,10 @@ class WeightFiles {
   // Fills `out` from `offset` of a shard. DataLoss when it has shrunk.
   absl::Status Read(size_t shard, int64_t offset, absl::Span<char> out) const;
 
-  // The file of a shard, to be cloned.
-  const FileDescriptor& file(size_t shard) const;
-  std::string PathOf(size_t shard) const;
+  // The open file of a shard.
+  const RandomAccessFile& file(size_t shard) const;
 
-  // The model digest (docs/formats.md), equal to CheckpointReader::Digest.
+  // The model digest (docs/formats.md).
   absl::StatusOr<std::string> Digest() const;
 
  private:

@@ -73,7 +73,7 @@ struct ModelSource::Impl {
   std::string folder;
   std::string chat_template;
   std::optional<TempFolder> fetched;
-  std::optional<ShardFolder> shards;  // Of a model in a bucket.
+  std::unique_ptr<sharding::FileFolder> shards;  // Of a model in a bucket; null elsewhere.
 
   absl::StatusOr<std::string> FetchedFolder();
   absl::Status FetchModel(const Location& location);
@@ -105,7 +105,7 @@ absl::Status ModelSource::Impl::FetchModel(const Location& location) {
     names.insert(relative);
     if (IsSmallFile(relative)) small.emplace_back(object, Concat(folder, "/", relative));
   }
-  shards.emplace(location, std::move(names));
+  shards = std::make_unique<ShardFolder>(location, std::move(names));
   return ParallelFor(small.size(), kFetches, [&](size_t i) { return Fetch(*location.store, small[i].first, small[i].second); });
 }
 
@@ -140,7 +140,7 @@ const std::string& ModelSource::folder() const { return impl_->folder; }
 const std::string& ModelSource::chat_template() const { return impl_->chat_template; }
 
 absl::StatusOr<std::unique_ptr<sharding::CheckpointReader>> ModelSource::OpenCheckpoint() const {
-  if (!impl_->shards.has_value()) return sharding::CheckpointReader::Open(impl_->folder);
+  if (impl_->shards == nullptr) return sharding::CheckpointReader::Open(impl_->folder);
   absl::StatusOr<std::unique_ptr<sharding::CheckpointReader>> reader =
       sharding::CheckpointReader::Open(impl_->folder, *impl_->shards);
   if (reader.ok()) return reader;

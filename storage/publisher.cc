@@ -182,7 +182,8 @@ absl::Status Publisher::Discard() { return DeleteBelow(AttemptKey()); }
 absl::StatusOr<bool> Publisher::Begin() {
   BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> manifest, ReadIfThere(ManifestKey()));
   if (manifest.has_value() && IsOurs(*manifest)) {
-    // Finished, perhaps by a writer that died while it tidied up.
+    // Finished, perhaps by a writer that died while it tidied up, or with requests under way that arrived later.
+    BEARING_RETURN_IF_ERROR(SweepUploads(destination_.uri.key));
     BEARING_RETURN_IF_ERROR(DeleteBelow(destination_.KeyOf(kAttemptsFolder)));
     BEARING_RETURN_IF_ERROR(destination_.store->Delete(CommitKey()));
     return true;

@@ -36,7 +36,8 @@ int32_t bearing_bucket_open(bearing_text uri, const bearing_bucket_options* opti
 /* Null is allowed. Uploads keep what they need of it. */
 void bearing_bucket_free(bearing_bucket* bucket);
 
-int32_t bearing_bucket_stat(const bearing_bucket* bucket, bearing_text key, bearing_object_info* out, bearing_owned_text* error);
+int32_t bearing_bucket_stat(const bearing_bucket* bucket, bearing_text key, bearing_object_info* out,
+                            bearing_owned_text* error);
 
 /* All objects below `prefix` + "/": for each key, size and etag, each ended by a NUL. */
 int32_t bearing_bucket_list(const bearing_bucket* bucket, bearing_text prefix, bearing_owned_text* out,

@@ -345,8 +345,10 @@ TEST_F(CheckpointWriterTest, ExistingOutputIsNeverTouched) {
   EXPECT_TRUE(Fails(writer->Commit(), absl::StatusCode::kAlreadyExists, out_));
   EXPECT_TRUE(fs::is_empty(out_));
   EXPECT_TRUE(Fails(writer->Prepare(), absl::StatusCode::kAlreadyExists, out_));
-  EXPECT_TRUE(Fails(CheckpointWriter::Create(source_.get(), plans_.back().get(), out_), absl::StatusCode::kAlreadyExists, out_));
-  EXPECT_TRUE(Fails(CheckpointWriter::Create(source_.get(), plans_.back().get(), out_ + "/"), absl::StatusCode::kAlreadyExists, out_));
+  EXPECT_TRUE(
+      Fails(CheckpointWriter::Create(source_.get(), plans_.back().get(), out_), absl::StatusCode::kAlreadyExists, out_));
+  EXPECT_TRUE(
+      Fails(CheckpointWriter::Create(source_.get(), plans_.back().get(), out_ + "/"), absl::StatusCode::kAlreadyExists, out_));
   EXPECT_TRUE(Fails(CheckpointWriter::Create(source_.get(), plans_.back().get(), ""), absl::StatusCode::kInvalidArgument));
 }
 

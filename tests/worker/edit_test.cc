@@ -109,10 +109,12 @@ TEST_P(ProjectionTest, ColumnsAndRowsEqualTheDefinition) {
   ColumnSums sums(basis.count, kOther);
   // In blocks, as a large matrix is.
   for (int64_t row = 0; row < kD; row += 30) {
-    SumColumns(basis, GetParam().dtype, edited.data() + static_cast<size_t>(row) * row_bytes, row, std::min<int64_t>(30, kD - row), kOther, &sums);
+    SumColumns(basis, GetParam().dtype, edited.data() + static_cast<size_t>(row) * row_bytes, row,
+               std::min<int64_t>(30, kD - row), kOther, &sums);
   }
   for (int64_t row = 0; row < kD; row += 40) {
-    RemoveFromColumns(removal, sums, GetParam().dtype, edited.data() + static_cast<size_t>(row) * row_bytes, row, std::min<int64_t>(40, kD - row), kOther);
+    RemoveFromColumns(removal, sums, GetParam().dtype, edited.data() + static_cast<size_t>(row) * row_bytes, row,
+                      std::min<int64_t>(40, kD - row), kOther);
   }
   const std::vector<double> columns = Values(GetParam().dtype, edited);
   for (int64_t c = 0; c < kOther; ++c) {
@@ -174,7 +176,8 @@ TEST(ProjectionRoundingTest, EveryHalfAndBfloat16ComesBack) {
     }
   }
   // To nearest, ties to even, on both paths; 1 + 2^-11 lies between 1 and 1 + 2^-10.
-  const float ties[9] = {1.00048828125f, 1.00048828125f, 1.00146484375f, 65519.0f, 65520.0f, 2.98e-8f, 2.9802322387695312e-8f, 8.94069671630859375e-8f, 1.00048828125f};
+  const float ties[9] = {1.00048828125f, 1.00048828125f,         1.00146484375f,          65519.0f,      65520.0f,
+                         2.98e-8f,       2.9802322387695312e-8f, 8.94069671630859375e-8f, 1.00048828125f};
   std::string half(18, '\0');
   Encode(DType::kF16, ties, 9, half.data());
   std::vector<double> got = Values(DType::kF16, half);
@@ -390,7 +393,8 @@ TEST_F(EditCheckpointTest, NotANumberIsFoundBeforeTheFolderAppears) {
   const float nan = NAN;
   std::memcpy(bytes.data() + (*source)->entry(at).file_offset, &nan, 4);
   WriteText(in_ + "/model.safetensors", bytes);
-  EXPECT_TRUE(Fails(Edit(out_, Plain()), absl::StatusCode::kDataLoss, "model.layers.1.mlp.down_proj.weight", "model.safetensors"));
+  EXPECT_TRUE(
+      Fails(Edit(out_, Plain()), absl::StatusCode::kDataLoss, "model.layers.1.mlp.down_proj.weight", "model.safetensors"));
   EXPECT_FALSE(fs::exists(out_));
 }
 

@@ -3,15 +3,15 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 
 #include "sharding/status_macros.h"
+#include "worker/edit/projection.h"
 #include "worker/model/attention.h"
 #include "worker/model/kernels.h"
 #include "worker/model/rope.h"
-#include "worker/edit/projection.h"
 
 namespace bearing::worker {
 namespace {

@@ -25,7 +25,8 @@ constexpr double kSmallestUnshared = 1e-3;
 
 absl::Status CheckFinite(const std::vector<double>& values, const std::string& path, std::string_view tensor) {
   for (const double value : values) {
-    if (!std::isfinite(value)) return absl::InvalidArgumentError(Concat("vector holds NaN or Inf: file=", path, " tensor=", tensor));
+    if (!std::isfinite(value))
+      return absl::InvalidArgumentError(Concat("vector holds NaN or Inf: file=", path, " tensor=", tensor));
   }
   return absl::OkStatus();
 }
@@ -115,10 +116,10 @@ absl::StatusOr<std::vector<double>> ReadNegativeMean(const std::string& path, st
     const int64_t layers = entry.shape[1];
     const int64_t d = entry.shape[2];
     if (!layer || !position || *layer < 0 || *layer >= layers || *position >= 0 || *position < -positions) {
-      return absl::InvalidArgumentError(
-          Concat("the direction must name a layer and position that this file has: file=", path, " positions=", positions,
-                 " layers=", layers, " layer=", layer ? Concat(*layer) : "unknown",
-                 " position=", position ? Concat(*position) : "unknown"));
+      return absl::InvalidArgumentError(Concat("the direction must name a layer and position that this file has: file=", path,
+                                               " positions=", positions, " layers=", layers,
+                                               " layer=", layer ? Concat(*layer) : "unknown",
+                                               " position=", position ? Concat(*position) : "unknown"));
     }
     const auto begin = values.begin() + ((positions + *position) * layers + *layer) * d;
     return std::vector<double>(begin, begin + d);

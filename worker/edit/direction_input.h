@@ -14,10 +14,10 @@
 namespace bearing::edit {
 
 struct DirectionInput {
-  std::vector<std::vector<double>> directions;          // As stored, of any length.
-  std::vector<double> mean_difference;                  // Empty when the file has none.
-  std::map<std::string, std::string> metadata;          // concept, layer, position, ...
-  std::string sha256;                                   // Of the file.
+  std::vector<std::vector<double>> directions;  // As stored, of any length.
+  std::vector<double> mean_difference;          // Empty when the file has none.
+  std::map<std::string, std::string> metadata;  // concept, layer, position, ...
+  std::string sha256;                           // Of the file.
 
   // What an addition adds: the mean difference, else the first direction as it is stored.
   const std::vector<double>& added() const { return mean_difference.empty() ? directions.front() : mean_difference; }

@@ -198,8 +198,9 @@ absl::StatusOr<EditOutcome> Run::All(const std::string& out_dir, const Describe&
 
 }  // namespace
 
-absl::StatusOr<EditOutcome> EditCheckpoint(const sharding::WeightFiles& source, const EditPlan& plan, const std::string& out_dir,
-                                           const RankGroup& group, const EditOptions& options, const Describe& describe) {
+absl::StatusOr<EditOutcome> EditCheckpoint(const sharding::WeightFiles& source, const EditPlan& plan,
+                                           const std::string& out_dir, const RankGroup& group, const EditOptions& options,
+                                           const Describe& describe) {
   return Run(source, plan, group, options).All(out_dir, describe);
 }
 

@@ -1,5 +1,5 @@
-// `edit`: a direction written into the weights of a checkpoint folder, without a server and without a forward pass. The options,
-// what they ask for, and what is printed; the work is that of the other files here.
+// `edit`: a direction written into the weights of a checkpoint folder, without a server and without a forward pass. The
+// options, what they ask for, and what is printed; the work is that of the other files here.
 #ifndef BEARING_WORKER_EDIT_EDIT_COMMAND_H_
 #define BEARING_WORKER_EDIT_EDIT_COMMAND_H_
 

@@ -20,7 +20,7 @@ namespace {
 using sharding::DType;
 using sharding::DTypeSize;
 
-constexpr int64_t kBlockBytes = 8 << 20;
+constexpr int64_t kFormBlockBytes = 8 << 20;
 
 bool Exists(const std::string& path) {
   struct stat info;
@@ -28,7 +28,8 @@ bool Exists(const std::string& path) {
 }
 
 absl::Status RefuseInAdapter(const EditPlan& plan, const EditSpec& spec) {
-  if (spec.preserve_norms) return absl::UnimplementedError("an edit that preserves norms is not of low rank: use --form checkpoint");
+  if (spec.preserve_norms)
+    return absl::UnimplementedError("an edit that preserves norms is not of low rank: use --form checkpoint");
   if (spec.addition) return absl::UnimplementedError("an addition is no product of matrices: use --form checkpoint");
   for (const auto& [index, edit] : plan.edits) {
     const std::string& name = plan.copy.tensors[index].name;
@@ -49,7 +50,7 @@ absl::StatusOr<std::vector<float>> Dots(const sharding::WeightFiles& source, con
   const auto at = *source.Find(edit.weight);
   const int64_t offset = source.entry(at).file_offset;
   const int64_t row_bytes = edit.columns * DTypeSize(edit.dtype);
-  const int64_t step = std::max<int64_t>(1, kBlockBytes / row_bytes);
+  const int64_t step = std::max<int64_t>(1, kFormBlockBytes / row_bytes);
   const int64_t count = edit.basis->count;
   ColumnSums sums(count, edit.by_columns ? edit.columns : 0);
   std::vector<float> dots(edit.by_columns ? 0 : static_cast<size_t>(count * edit.rows));
@@ -67,7 +68,8 @@ absl::StatusOr<std::vector<float>> Dots(const sharding::WeightFiles& source, con
       Decode(edit.dtype, block.data() + i * row_bytes, edit.columns, values.data());
       for (int64_t k = 0; k < count; ++k) {
         double dot = 0;
-        for (int64_t c = 0; c < edit.columns; ++c) dot += static_cast<double>(values[static_cast<size_t>(c)]) * edit.basis->vector(k)[c];
+        for (int64_t c = 0; c < edit.columns; ++c)
+          dot += static_cast<double>(values[static_cast<size_t>(c)]) * edit.basis->vector(k)[c];
         dots[static_cast<size_t>(k * edit.rows + row + i)] = static_cast<float>(edit.strength * dot);
       }
     }
@@ -107,8 +109,8 @@ void AppendGgufText(std::string_view text, std::string* out) {
 // Names that llama.cpp has for an architecture, where they are not ours.
 std::string GgufArchitecture(const std::string& family) {
   static const std::map<std::string, std::string> kNames = {
-      {"mistral", "llama"},      {"mixtral", "llama"},          {"qwen2_moe", "qwen2moe"},     {"qwen3_moe", "qwen3moe"},
-      {"gemma3_text", "gemma3"}, {"deepseek_v2", "deepseek2"},  {"deepseek_v3", "deepseek2"},  {"gpt_oss", "gpt-oss"},
+      {"mistral", "llama"},      {"mixtral", "llama"},           {"qwen2_moe", "qwen2moe"},    {"qwen3_moe", "qwen3moe"},
+      {"gemma3_text", "gemma3"}, {"deepseek_v2", "deepseek2"},   {"deepseek_v3", "deepseek2"}, {"gpt_oss", "gpt-oss"},
       {"glm4_moe", "glm4moe"},   {"qwen3_vl_moe", "qwen3vlmoe"}, {"llama4_text", "llama4"}};
   const auto found = kNames.find(family);
   return found != kNames.end() ? found->second : family;
@@ -133,7 +135,9 @@ absl::Status WriteLora(const sharding::WeightFiles& source, const EditPlan& plan
   std::error_code error;
   std::filesystem::remove_all(staged, error);
   if (!error) std::filesystem::create_directories(staged, error);
-  if (error) return absl::Status(absl::ErrnoToStatus(error.value(), "cannot create folder").code(), Concat("cannot create folder: ", error.message(), " folder=", staged));
+  if (error)
+    return absl::Status(absl::ErrnoToStatus(error.value(), "cannot create folder").code(),
+                        Concat("cannot create folder: ", error.message(), " folder=", staged));
 
   std::vector<std::vector<float>> values;
   std::vector<sharding::SafetensorsTensor> tensors;
@@ -168,7 +172,8 @@ absl::Status WriteLora(const sharding::WeightFiles& source, const EditPlan& plan
                                  {"init_lora_weights", true},
                                  {"use_rslora", false},
                                  {"target_modules", modules}};
-  BEARING_RETURN_IF_ERROR(sharding::WriteSafetensors(Concat(staged, "/adapter_model.safetensors"), tensors, {{"format", "pt"}}));
+  BEARING_RETURN_IF_ERROR(
+      sharding::WriteSafetensors(Concat(staged, "/adapter_model.safetensors"), tensors, {{"format", "pt"}}));
   BEARING_RETURN_IF_ERROR(sharding::WriteNewFile(Concat(staged, "/adapter_config.json"), config.dump(2) + "\n"));
   BEARING_RETURN_IF_ERROR(WriteRecord(plan, spec, {}, inputs, staged, /*with_manifest=*/false));
   if (std::rename(staged.c_str(), out.c_str()) != 0) return sharding::ErrnoStatus("cannot rename into place", out);
@@ -178,8 +183,10 @@ absl::Status WriteLora(const sharding::WeightFiles& source, const EditPlan& plan
 absl::Status WriteControlVector(const sharding::EditableModel& model, const std::vector<double>& vector, int64_t layer,
                                 double factor, const std::string& out) {
   if (layer < 2 || layer > model.num_layers) {
-    return absl::InvalidArgumentError(Concat("a control vector is added behind the blocks 1, 2, ... and cannot reach this layer: "
-                                             "layer=", layer, " want=2 to ", model.num_layers));
+    return absl::InvalidArgumentError(
+        Concat("a control vector is added behind the blocks 1, 2, ... and cannot reach this layer: "
+               "layer=",
+               layer, " want=2 to ", model.num_layers));
   }
   if (static_cast<int64_t>(vector.size()) != model.d_model) {
     return absl::InvalidArgumentError(

@@ -23,8 +23,8 @@ namespace bearing::edit {
 absl::Status WriteLora(const sharding::WeightFiles& source, const EditPlan& plan, const EditSpec& spec,
                        const RecordInputs& inputs, const std::string& out);
 
-// One tensor direction.N with factor * vector. A runtime adds direction.N behind block N, counted from 0, and has none for block
-// 0, so a direction read at the input of block `layer` is N = layer - 1. InvalidArgument for a layer below 2.
+// One tensor direction.N with factor * vector. A runtime adds direction.N behind block N, counted from 0, and has none for
+// block 0, so a direction read at the input of block `layer` is N = layer - 1. InvalidArgument for a layer below 2.
 absl::Status WriteControlVector(const sharding::EditableModel& model, const std::vector<double>& vector, int64_t layer,
                                 double factor, const std::string& out);
 

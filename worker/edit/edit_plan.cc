@@ -73,8 +73,7 @@ class Planner {
 absl::Status Planner::CheckSpec() const {
   const EditableModel& model = plan_.model;
   const auto outside = [&](std::string_view what, int64_t layer) {
-    return absl::InvalidArgumentError(
-        Concat(what, " is outside the model: layer=", layer, " layers=", model.num_layers));
+    return absl::InvalidArgumentError(Concat(what, " is outside the model: layer=", layer, " layers=", model.num_layers));
   };
   if (spec_.directions.empty() && !spec_.addition) return absl::InvalidArgumentError("the edit has no direction");
   if (spec_.first_layer < 0 || spec_.first_layer >= model.num_layers) return outside("first layer", spec_.first_layer);
@@ -92,7 +91,8 @@ absl::Status Planner::CheckSpec() const {
   }
   if (!std::isfinite(spec_.strength)) return absl::InvalidArgumentError("strength must be finite");
   if (spec_.addition) {
-    if (spec_.addition->layer < 0 || spec_.addition->layer >= model.num_layers) return outside("addition", spec_.addition->layer);
+    if (spec_.addition->layer < 0 || spec_.addition->layer >= model.num_layers)
+      return outside("addition", spec_.addition->layer);
     if (static_cast<int64_t>(spec_.addition->vector.size()) != model.d_model) {
       return absl::InvalidArgumentError(Concat("added vector has another length than the model: want=", model.d_model,
                                                " got=", spec_.addition->vector.size()));
@@ -192,7 +192,8 @@ absl::Status Planner::AddBiases(int64_t layer, const std::vector<double>& vector
   const EditableModel& model = plan_.model;
   if (model.mlp_bias_key.empty()) {
     return absl::UnimplementedError(
-        Concat("family ", model.family, " has no bias behind its MLPs to write an addition to: use --form control-vector, or an "
+        Concat("family ", model.family,
+               " has no bias behind its MLPs to write an addition to: use --form control-vector, or an "
                "addition at layer 0, which goes into the embedding"));
   }
   constexpr std::string_view kDown = "down_proj.weight";
@@ -272,8 +273,8 @@ absl::Status Planner::IndexOutputs() {
 
 absl::StatusOr<EditPlan> Planner::Make() {
   const std::string config_path = Concat(source_.model_dir(), "/config.json");
-  BEARING_ASSIGN_OR_RETURN(plan_.model, sharding::FindResidualWriters(source_.config_text(), config_path, source_.tensors(),
-                                                                      spec_.projector));
+  BEARING_ASSIGN_OR_RETURN(
+      plan_.model, sharding::FindResidualWriters(source_.config_text(), config_path, source_.tensors(), spec_.projector));
   BEARING_RETURN_IF_ERROR(CheckSpec());
   BEARING_ASSIGN_OR_RETURN(Basis basis, MakeBasis(spec_.directions, plan_.model.d_model));
   plan_.basis = std::make_shared<const Basis>(std::move(basis));

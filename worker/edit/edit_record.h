@@ -1,5 +1,5 @@
-// What an edited checkpoint says about itself: bearing.json and README.md (docs/formats.md, "checkpoint/"), and for a folder that
-// is no part of a job's output a manifest. No local path, host or user name goes in.
+// What an edited checkpoint says about itself: bearing.json and README.md (docs/formats.md, "checkpoint/"), and for a folder
+// that is no part of a job's output a manifest. No local path, host or user name goes in.
 //
 // Pure functions but for the writing.
 #ifndef BEARING_WORKER_EDIT_EDIT_RECORD_H_
@@ -17,11 +17,11 @@ namespace bearing::edit {
 struct RecordInputs {
   std::string version;
   std::string concept_name;
-  std::string base_model;         // Name of the source folder.
+  std::string base_model;  // Name of the source folder.
   std::string base_model_digest;
-  nlohmann::json direction;       // Where the directions are from.
-  nlohmann::json more;            // Further keys of bearing.json.
-  std::string card_text;          // Further Markdown of the card.
+  nlohmann::json direction;  // Where the directions are from.
+  nlohmann::json more;       // Further keys of bearing.json.
+  std::string card_text;     // Further Markdown of the card.
 };
 
 // The strengths, layer range and variants of a spec.

@@ -9,7 +9,8 @@ namespace {
 
 std::vector<ByteRange> CopyPieces(int64_t num_bytes) {
   std::vector<ByteRange> pieces;
-  for (int64_t begin = 0; begin < num_bytes; begin += kPieceBytes) pieces.push_back({begin, std::min(num_bytes, begin + kPieceBytes)});
+  for (int64_t begin = 0; begin < num_bytes; begin += kPieceBytes)
+    pieces.push_back({begin, std::min(num_bytes, begin + kPieceBytes)});
   return pieces;
 }
 
@@ -65,8 +66,9 @@ PartRange PartsOfRank(const std::vector<Part>& parts, int rank, int ranks) {
   for (size_t i = 0; i < parts.size(); ++i) {
     const int64_t middle = position + parts[i].num_bytes / 2;
     position += parts[i].num_bytes;
-    const auto owner = static_cast<int>(std::min<int64_t>(ranks - 1, total == 0 ? 0 : static_cast<int64_t>(
-        static_cast<long double>(middle) * ranks / static_cast<long double>(total))));
+    const auto owner = static_cast<int>(std::min<int64_t>(
+        ranks - 1,
+        total == 0 ? 0 : static_cast<int64_t>(static_cast<long double>(middle) * ranks / static_cast<long double>(total))));
     if (owner < rank) continue;
     if (owner > rank) {
       if (!begun) range.begin = i;

@@ -2,8 +2,8 @@
 //
 // A basis B holds k orthonormal vectors of d = d_model elements. With strength s every vector w that the weight writes becomes
 // w' = w - s * sum_k (w . b_k) b_k, and, where norms are preserved, w' * |w| / |w'|. Such vectors are the columns of a [d, in]
-// matrix or the rows of an [n, d] one. 16-bit values are computed in fp32 with sums in fp64, F32 values in fp64; each is rounded
-// once, to nearest even.
+// matrix or the rows of an [n, d] one. 16-bit values are computed in fp32 with sums in fp64, F32 values in fp64; each is
+// rounded once, to nearest even.
 //
 // Compiled for several instruction sets, chosen at load by the processor. Pure functions, thread-safe.
 #ifndef BEARING_WORKER_EDIT_PROJECTION_H_

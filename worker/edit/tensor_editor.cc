@@ -58,9 +58,10 @@ std::vector<ByteRange> PiecesOf(const TensorEdit& edit, int64_t num_bytes) {
       pieces.push_back({0, num_bytes});
       break;
     case TensorEdit::Kind::kFp8Values:
-      AddPieces(0, num_bytes, std::min(edit.quantized.block_rows, edit.rows) * row_bytes > kWholeMatrixBytes
-                                  ? row_bytes
-                                  : std::min(edit.quantized.block_rows, edit.rows) * row_bytes,
+      AddPieces(0, num_bytes,
+                std::min(edit.quantized.block_rows, edit.rows) * row_bytes > kWholeMatrixBytes
+                    ? row_bytes
+                    : std::min(edit.quantized.block_rows, edit.rows) * row_bytes,
                 &pieces);
       break;
     case TensorEdit::Kind::kMxfp4:
@@ -164,7 +165,8 @@ absl::Status TensorEditor::MakeValues(const TensorEdit& edit, int64_t begin, abs
     }
   }
   BEARING_RETURN_IF_ERROR(source_->Read(at.shard, offset + begin, out));
-  RemoveFromColumns(edit.removal(), *shared->sums, edit.dtype, out.data(), begin % matrix_bytes / row_bytes, rows, edit.columns);
+  RemoveFromColumns(edit.removal(), *shared->sums, edit.dtype, out.data(), begin % matrix_bytes / row_bytes, rows,
+                    edit.columns);
   return absl::OkStatus();
 }
 
@@ -177,10 +179,10 @@ absl::Status TensorEditor::MakeMxfp4(const TensorEdit& edit, int64_t begin, absl
   const auto scales_at = *source_->Find(edit.quantized.scales);
   std::string blocks(static_cast<size_t>(d * in / 2), '\0');
   std::string scales(static_cast<size_t>(d * in / 32), '\0');
-  BEARING_RETURN_IF_ERROR(source_->Read(blocks_at.shard, source_->entry(blocks_at).file_offset + matrix * d * in / 2,
-                                        absl::MakeSpan(blocks)));
-  BEARING_RETURN_IF_ERROR(source_->Read(scales_at.shard, source_->entry(scales_at).file_offset + matrix * d * in / 32,
-                                        absl::MakeSpan(scales)));
+  BEARING_RETURN_IF_ERROR(
+      source_->Read(blocks_at.shard, source_->entry(blocks_at).file_offset + matrix * d * in / 2, absl::MakeSpan(blocks)));
+  BEARING_RETURN_IF_ERROR(
+      source_->Read(scales_at.shard, source_->entry(scales_at).file_offset + matrix * d * in / 32, absl::MakeSpan(scales)));
   std::vector<float> values(static_cast<size_t>(d * in));
   for (int64_t group = 0; group < d * in / 32; ++group) {
     DecodeMxfp4(reinterpret_cast<const uint8_t*>(blocks.data()) + group * 16, 16,
@@ -212,8 +214,7 @@ absl::StatusOr<std::vector<float>> TensorEditor::ReadFp8(const TensorEdit& edit,
                                                          int64_t rows) const {
   const auto at = *source_->Find(edit.quantized.values);
   std::string bytes(static_cast<size_t>(rows * edit.columns), '\0');
-  BEARING_RETURN_IF_ERROR(
-      source_->Read(at.shard, source_->entry(at).file_offset + row * edit.columns, absl::MakeSpan(bytes)));
+  BEARING_RETURN_IF_ERROR(source_->Read(at.shard, source_->entry(at).file_offset + row * edit.columns, absl::MakeSpan(bytes)));
   std::vector<float> values(bytes.size());
   const int64_t block = edit.quantized.block_columns;
   const int64_t blocks = Blocks(edit.columns, block);

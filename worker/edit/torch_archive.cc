@@ -105,7 +105,8 @@ class Pickle {
   }
   absl::Status PushTuple(size_t count) {
     if (count > stack_.size()) return Bad("damaged pickle", path_);
-    Tuple items(std::make_move_iterator(stack_.end() - static_cast<std::ptrdiff_t>(count)), std::make_move_iterator(stack_.end()));
+    Tuple items(std::make_move_iterator(stack_.end() - static_cast<std::ptrdiff_t>(count)),
+                std::make_move_iterator(stack_.end()));
     stack_.resize(stack_.size() - count);
     stack_.push_back({std::move(items)});
     return absl::OkStatus();

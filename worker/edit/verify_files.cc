@@ -137,7 +137,8 @@ constexpr int64_t kReadBytes = 8 << 20;
 // Compares the parts of a file with what was written, as their bytes pass by.
 class PartComparer {
  public:
-  PartComparer(const std::string& path, const std::vector<Part>& parts, size_t file, const std::map<size_t, uint64_t>& checksums)
+  PartComparer(const std::string& path, const std::vector<Part>& parts, size_t file,
+               const std::map<size_t, uint64_t>& checksums)
       : path_(path), parts_(parts), file_(file), checksums_(checksums) {
     const auto first = std::partition_point(parts.begin(), parts.end(), [file](const Part& part) { return part.file < file; });
     part_ = static_cast<size_t>(first - parts.begin());
@@ -145,7 +146,8 @@ class PartComparer {
 
   absl::Status Add(absl::Span<const char> bytes) {
     while (!bytes.empty() && part_ < parts_.size() && parts_[part_].file == file_) {
-      const auto take = static_cast<size_t>(std::min<int64_t>(parts_[part_].num_bytes - seen_, static_cast<int64_t>(bytes.size())));
+      const auto take =
+          static_cast<size_t>(std::min<int64_t>(parts_[part_].num_bytes - seen_, static_cast<int64_t>(bytes.size())));
       checksum_.Update(bytes.subspan(0, take));
       bytes.remove_prefix(take);
       seen_ += static_cast<int64_t>(take);
@@ -174,8 +176,8 @@ class PartComparer {
 
 }  // namespace
 
-absl::StatusOr<FileCheck> VerifyFile(const std::string& folder, const EditPlan& plan, size_t file, const std::vector<Part>& parts,
-                                     const std::map<size_t, uint64_t>& checksums) {
+absl::StatusOr<FileCheck> VerifyFile(const std::string& folder, const EditPlan& plan, size_t file,
+                                     const std::vector<Part>& parts, const std::map<size_t, uint64_t>& checksums) {
   const sharding::CopyPlan::File& planned = plan.copy.files[file];
   const std::string path = Concat(folder, "/", planned.name);
   BEARING_ASSIGN_OR_RETURN(sharding::FileDescriptor opened, sharding::OpenForReading(path));
@@ -187,7 +189,8 @@ absl::StatusOr<FileCheck> VerifyFile(const std::string& folder, const EditPlan& 
   FileReader reader(path, std::move(opened));
 
   PartComparer comparer(path, parts, file, checksums);
-  BEARING_ASSIGN_OR_RETURN(const absl::Span<const char> header, reader.Next(static_cast<int64_t>(planned.framed_header.size())));
+  BEARING_ASSIGN_OR_RETURN(const absl::Span<const char> header,
+                           reader.Next(static_cast<int64_t>(planned.framed_header.size())));
   if (header != absl::MakeConstSpan(planned.framed_header.data(), planned.framed_header.size())) {
     return absl::DataLossError(Concat("header read back differs from the one written: file=", path));
   }
@@ -214,7 +217,8 @@ absl::StatusOr<FileCheck> VerifyFile(const std::string& folder, const EditPlan& 
     if (!meter) continue;
     check.tensors.push_back(meter->Finish(tensor.name));
     const TensorCheck& done = check.tensors.back();
-    if (!done.finite) return absl::DataLossError(Concat("edited tensor holds NaN or Inf: file=", path, " tensor=", done.tensor));
+    if (!done.finite)
+      return absl::DataLossError(Concat("edited tensor holds NaN or Inf: file=", path, " tensor=", done.tensor));
     if (done.limited && done.residue > done.limit) {
       return absl::DataLossError(Concat("edited tensor still has the direction: file=", path, " tensor=", done.tensor,
                                         " residue=", done.residue, " limit=", done.limit));

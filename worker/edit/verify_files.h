@@ -28,10 +28,11 @@ struct FileCheck {
   std::vector<TensorCheck> tensors;
 };
 
-// One file of the copy in `folder`. `parts` are those of all files; `checksums` gives them by index, and those not in it are not
-// compared. DataLoss naming file and tensor when a part differs, a value is not finite, or more is left than rounding leaves.
-absl::StatusOr<FileCheck> VerifyFile(const std::string& folder, const EditPlan& plan, size_t file, const std::vector<Part>& parts,
-                                     const std::map<size_t, uint64_t>& checksums);
+// One file of the copy in `folder`. `parts` are those of all files; `checksums` gives them by index, and those not in it are
+// not compared. DataLoss naming file and tensor when a part differs, a value is not finite, or more is left than rounding
+// leaves.
+absl::StatusOr<FileCheck> VerifyFile(const std::string& folder, const EditPlan& plan, size_t file,
+                                     const std::vector<Part>& parts, const std::map<size_t, uint64_t>& checksums);
 
 }  // namespace bearing::edit
 

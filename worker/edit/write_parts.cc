@@ -47,8 +47,16 @@ class PartWriter {
  public:
   PartWriter(const sharding::WeightFiles& source, const EditPlan& plan, const std::vector<Part>& parts, PartRange range,
              TensorEditor& editor, const PartSink& sink, const WriteOptions& options)
-      : source_(source), plan_(plan), parts_(parts), range_(range), editor_(editor), sink_(sink), options_(options),
-        budget_(options.memory_bytes), next_(range.begin), checksums_(range.end - range.begin) {}
+      : source_(source),
+        plan_(plan),
+        parts_(parts),
+        range_(range),
+        editor_(editor),
+        sink_(sink),
+        options_(options),
+        budget_(options.memory_bytes),
+        next_(range.begin),
+        checksums_(range.end - range.begin) {}
 
   absl::StatusOr<std::vector<uint64_t>> Run();
 
@@ -128,7 +136,8 @@ void PartWriter::Work() {
 
 absl::StatusOr<std::vector<uint64_t>> PartWriter::Run() {
   std::vector<std::thread> threads;
-  const auto count = static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(options_.threads, 1)), range_.end - range_.begin));
+  const auto count =
+      static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(options_.threads, 1)), range_.end - range_.begin));
   for (int i = 1; i < count; ++i) threads.emplace_back([this] { Work(); });
   Work();
   for (std::thread& thread : threads) thread.join();

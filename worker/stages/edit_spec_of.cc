@@ -24,16 +24,15 @@ absl::StatusOr<edit::EditSpec> EditSpecOf(JobContext& context) {
   const at::Tensor unit = chosen.unit.to(at::kDouble).contiguous();
   std::vector<double> direction(unit.const_data_ptr<double>(), unit.const_data_ptr<double>() + unit.numel());
   if (fields.projected()) {
-    BEARING_ASSIGN_OR_RETURN(
-        const nlohmann::json projected, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
-          BEARING_ASSIGN_OR_RETURN(const edit::DirectionInput input,
-                                   edit::ReadDirectionInput(context.output->PathOf("direction.safetensors")));
-          BEARING_ASSIGN_OR_RETURN(const std::vector<double> mean,
-                                   edit::ReadNegativeMean(context.output->PathOf("means.safetensors"), input.Integer("layer"),
-                                                          input.Integer("position")));
-          BEARING_ASSIGN_OR_RETURN(const std::vector<double> rest, edit::WithoutSharedPart(direction, mean));
-          return nlohmann::json(rest);
-        }));
+    BEARING_ASSIGN_OR_RETURN(const nlohmann::json projected, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
+      BEARING_ASSIGN_OR_RETURN(const edit::DirectionInput input,
+                               edit::ReadDirectionInput(context.output->PathOf("direction.safetensors")));
+      BEARING_ASSIGN_OR_RETURN(const std::vector<double> mean,
+                               edit::ReadNegativeMean(context.output->PathOf("means.safetensors"), input.Integer("layer"),
+                                                      input.Integer("position")));
+      BEARING_ASSIGN_OR_RETURN(const std::vector<double> rest, edit::WithoutSharedPart(direction, mean));
+      return nlohmann::json(rest);
+    }));
     direction = projected.get<std::vector<double>>();
   }
   spec.directions.push_back(std::move(direction));
@@ -43,8 +42,8 @@ absl::StatusOr<edit::EditSpec> EditSpecOf(JobContext& context) {
   if (fields.has_mlp_strength()) spec.components[sharding::Component::kMlp] = fields.mlp_strength();
   const int64_t layers = context.reader->config().num_layers();
   if (!fields.layer_strengths().empty() && fields.layer_strengths_size() != layers) {
-    return absl::InvalidArgumentError(absl::StrCat("edit.layer_strengths: want one a layer: layers=", layers,
-                                                   " got=", fields.layer_strengths_size()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("edit.layer_strengths: want one a layer: layers=", layers, " got=", fields.layer_strengths_size()));
   }
   for (int layer = 0; layer < fields.layer_strengths_size(); ++layer) spec.layers[layer] = fields.layer_strengths(layer);
   spec.first_layer = fields.first_layer();

@@ -48,15 +48,14 @@ absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
 
   const edit::RankGroup group{context.comm->rank(), context.comm->size(),
                               [&](const absl::Status& status) { return comm::AgreeOnStatus(*context.comm, status); }};
-  const auto source = sharding::WeightFiles::Open(context.reader->model_dir());
-  BEARING_RETURN_IF_ERROR(group.agree(source.status()));
-  const absl::StatusOr<edit::EditPlan> plan = edit::MakeEditPlan(**source, spec);
+  const sharding::WeightFiles& source = context.reader->weights();
+  const absl::StatusOr<edit::EditPlan> plan = edit::MakeEditPlan(source, spec);
   BEARING_RETURN_IF_ERROR(group.agree(plan.status()));
   edit::EditOptions options;
   options.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / group.ranks + 1, 2, 4);
   options.progress = [&](const char* what, int64_t done, int64_t total) { return ReportEdit(context, what, done, total); };
   StageFiles files;
-  BEARING_RETURN_IF_ERROR(edit::EditCheckpoint(**source, *plan, out, group, options,
+  BEARING_RETURN_IF_ERROR(edit::EditCheckpoint(source, *plan, out, group, options,
                                                [&](const edit::EditOutcome& outcome, const std::string& staged) {
                                                  for (const std::string& file : outcome.files) {
                                                    files.push_back(absl::StrCat("checkpoint/", file));
