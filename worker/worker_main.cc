@@ -88,9 +88,9 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed"}));
 
   bearing::edit::EditCommandOptions edit;
-  CLI::App* edit_command = app.add_subcommand(
-      "edit",
-      "Write a direction into weights.\nExample: bearing-worker edit --model DIR --direction direction.safetensors --out EDITED");
+  CLI::App* edit_command = app.add_subcommand("edit",
+                                              "Write a direction into weights.\nExample: bearing-worker edit --model DIR "
+                                              "--direction direction.safetensors --out EDITED");
   bearing::edit::AddEditOptions(*edit_command, edit);
   edit.version = bearing::worker::kVersion;
 

@@ -1,5 +1,5 @@
-// The whole edit of a checkpoint folder into another, by one or several ranks that see the same folders: plan, write, read back,
-// describe, commit. Nothing of it runs the model.
+// The whole edit of a checkpoint folder into another, by one or several ranks that see the same folders: plan, write, read
+// back, describe, commit. Nothing of it runs the model.
 //
 // Every rank calls EditCheckpoint alike. On the first failure of any rank all leave with its status, and no output appears.
 #ifndef BEARING_WORKER_EDIT_EDIT_CHECKPOINT_H_
@@ -37,11 +37,12 @@ struct EditOptions {
 
 // What was found out, complete on rank 0.
 struct EditOutcome {
-  std::vector<std::string> files;   // Of the weights, index and side files.
-  std::vector<FileCheck> checked;   // In the order of the files; empty without verify.
+  std::vector<std::string> files;  // Of the weights, index and side files.
+  std::vector<FileCheck> checked;  // In the order of the files; empty without verify.
   std::map<std::string, QuantizationError> quantization_errors;
   int64_t bytes_written = 0;  // Of weight files, all ranks.
   int64_t bytes_cloned = 0;
+  int64_t peak_memory_bytes = 0;  // Resident, of the largest rank, up to here.
   double write_seconds = 0;
   double verify_seconds = 0;
 };
@@ -50,8 +51,9 @@ struct EditOutcome {
 // argument).
 using Describe = std::function<absl::Status(const EditOutcome&, const std::string&)>;
 
-absl::StatusOr<EditOutcome> EditCheckpoint(const sharding::WeightFiles& source, const EditPlan& plan, const std::string& out_dir,
-                                           const RankGroup& group, const EditOptions& options, const Describe& describe);
+absl::StatusOr<EditOutcome> EditCheckpoint(const sharding::WeightFiles& source, const EditPlan& plan,
+                                           const std::string& out_dir, const RankGroup& group, const EditOptions& options,
+                                           const Describe& describe);
 
 }  // namespace bearing::edit
 

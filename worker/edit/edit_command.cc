@@ -94,8 +94,8 @@ absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
       spec.directions.insert(spec.directions.end(), input.directions.begin(), input.directions.end());
     }
     if (!options.negative_mean.empty()) {
-      BEARING_ASSIGN_OR_RETURN(const std::vector<double> mean, ReadNegativeMean(options.negative_mean, request.layer,
-                                                                                      first.Integer("position")));
+      BEARING_ASSIGN_OR_RETURN(const std::vector<double> mean,
+                               ReadNegativeMean(options.negative_mean, request.layer, first.Integer("position")));
       for (std::vector<double>& direction : spec.directions) {
         BEARING_ASSIGN_OR_RETURN(direction, WithoutSharedPart(direction, mean));
       }
@@ -141,7 +141,8 @@ class EditProgress {
     if (!show_ || (done < total && now - last_ < std::chrono::milliseconds(100))) return absl::OkStatus();
     last_ = now;
     shown_ = true;
-    std::fprintf(stderr, "\r%-7s %5.1f %% of %.2f GB", what, total > 0 ? 100.0 * static_cast<double>(done) / static_cast<double>(total) : 100.0,
+    std::fprintf(stderr, "\r%-7s %5.1f %% of %.2f GB", what,
+                 total > 0 ? 100.0 * static_cast<double>(done) / static_cast<double>(total) : 100.0,
                  static_cast<double>(total) / 1e9);
     std::fflush(stderr);
     return absl::OkStatus();
@@ -165,9 +166,12 @@ nlohmann::json PlanJson(const EditPlan& plan) {
                        {"component", std::string(sharding::ComponentName(change.component))},
                        {"layer", change.layer},
                        {"strength", change.strength},
-                       {"writes", change.kind == TensorEdit::Kind::kConstant ? "bias" : change.by_columns ? "columns" : "rows"}});
+                       {"writes", change.kind == TensorEdit::Kind::kConstant ? "bias"
+                                  : change.by_columns                        ? "columns"
+                                                                             : "rows"}});
   }
-  return {{"family", plan.model.family}, {"can_run", plan.model.can_run}, {"untied_embeddings", plan.untied}, {"tensors", tensors}};
+  return {
+      {"family", plan.model.family}, {"can_run", plan.model.can_run}, {"untied_embeddings", plan.untied}, {"tensors", tensors}};
 }
 
 void PrintPlan(const EditPlan& plan, bool as_json) {
@@ -195,6 +199,7 @@ void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const
                                {"bytes_cloned", outcome.bytes_cloned},
                                {"write_seconds", outcome.write_seconds},
                                {"verify_seconds", outcome.verify_seconds},
+                               {"peak_memory_bytes", outcome.peak_memory_bytes},
                                {"untied_embeddings", plan.untied}};
     if (!outcome.checked.empty()) {
       const nlohmann::json verification = VerificationJson(outcome);
@@ -235,8 +240,8 @@ absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& req
     if (!request.layer) {
       return absl::InvalidArgumentError("--form control-vector needs --layer: the direction file does not name its layer");
     }
-    BEARING_RETURN_IF_ERROR(WriteControlVector(plan.model, request.inputs.front().added(), *request.layer,
-                                                     request.spec.strength, options.out));
+    BEARING_RETURN_IF_ERROR(
+        WriteControlVector(plan.model, request.inputs.front().added(), *request.layer, request.spec.strength, options.out));
     return absl::OkStatus();
   }
   return WriteDirectionFile(plan, request.inputs.front(), options.out);
@@ -270,12 +275,12 @@ absl::Status Edit(const RankGroup& group, const EditCommandOptions& options) {
   run.threads = ThreadsOf(options, group.ranks);
   run.verify = !options.no_verify;
   run.progress = [&](const char* what, int64_t done, int64_t total) { return progress.Show(what, done, total); };
-  BEARING_ASSIGN_OR_RETURN(const EditOutcome outcome,
-                           EditCheckpoint(**source, *plan, options.out, group, run,
-                                                [&](const EditOutcome& found, const std::string& folder) {
-                                                  return WriteRecord(*plan, request->spec, found, inputs, folder,
-                                                                           /*with_manifest=*/true);
-                                                }));
+  BEARING_ASSIGN_OR_RETURN(
+      const EditOutcome outcome,
+      EditCheckpoint(**source, *plan, options.out, group, run, [&](const EditOutcome& found, const std::string& folder) {
+        return WriteRecord(*plan, request->spec, found, inputs, folder,
+                           /*with_manifest=*/true);
+      }));
   if (is_rank0) PrintOutcome(options, *plan, outcome);
   return absl::OkStatus();
 }
@@ -284,7 +289,9 @@ absl::Status Edit(const RankGroup& group, const EditCommandOptions& options) {
 
 void AddEditOptions(CLI::App& command, EditCommandOptions& options) {
   command.add_option("--model", options.model, "Model folder")->required();
-  command.add_option("--direction", options.directions, "Direction file (safetensors or direction.pt); several are removed as one basis")
+  command
+      .add_option("--direction", options.directions,
+                  "Direction file (safetensors or direction.pt); several are removed as one basis")
       ->required()
       ->allow_extra_args(false);
   command.add_option("--out", options.out, "Folder or file to write");

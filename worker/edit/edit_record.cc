@@ -25,10 +25,14 @@ std::string Quoted(const std::string& text) { return nlohmann::json(text).dump()
 }  // namespace
 
 nlohmann::json SettingsJson(const EditSpec& spec) {
-  nlohmann::json settings = {{"strength", spec.strength},       {"first_layer", spec.first_layer},
-                             {"last_layer", nullptr},           {"components", nlohmann::json::object()},
-                             {"layers", nlohmann::json::object()}, {"preserve_norms", spec.preserve_norms},
-                             {"keep_tied", spec.keep_tied},     {"projector", spec.projector},
+  nlohmann::json settings = {{"strength", spec.strength},
+                             {"first_layer", spec.first_layer},
+                             {"last_layer", nullptr},
+                             {"components", nlohmann::json::object()},
+                             {"layers", nlohmann::json::object()},
+                             {"preserve_norms", spec.preserve_norms},
+                             {"keep_tied", spec.keep_tied},
+                             {"projector", spec.projector},
                              {"directions", spec.directions.size()}};
   if (spec.last_layer) settings["last_layer"] = *spec.last_layer;
   for (const auto& [component, strength] : spec.components) {
@@ -45,8 +49,9 @@ std::string OperationText(const EditSpec& spec) {
   }
   std::string text;
   if (!spec.directions.empty()) {
-    text = "directional ablation written into the weights: W' = W - s B B^T W, B an orthonormal basis of the directions, s the "
-           "strength of the tensor";
+    text =
+        "directional ablation written into the weights: W' = W - s B B^T W, B an orthonormal basis of the directions, s the "
+        "strength of the tensor";
     if (spec.preserve_norms) text += "; then each written vector is scaled back to its norm";
   }
   if (spec.addition) text += Concat(text.empty() ? "" : "; ", "a vector added to the residual stream as a bias");
@@ -68,8 +73,11 @@ nlohmann::json VerificationJson(const EditOutcome& outcome) {
       }
     }
   }
-  nlohmann::json result = {{"edited_tensors", tensors.size()}, {"largest_residue", largest}, {"largest_residue_tensor", worst},
-                           {"all_finite", finite},             {"tensors", tensors}};
+  nlohmann::json result = {{"edited_tensors", tensors.size()},
+                           {"largest_residue", largest},
+                           {"largest_residue_tensor", worst},
+                           {"all_finite", finite},
+                           {"tensors", tensors}};
   double error = 0;
   double all = 0;
   nlohmann::json quantized = nlohmann::json::object();
@@ -85,16 +93,11 @@ nlohmann::json VerificationJson(const EditOutcome& outcome) {
 }
 
 nlohmann::json RecordJson(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs) {
-  nlohmann::json record = {{"format", "bearing/edit/v1"},
-                           {"bearing_version", inputs.version},
-                           {"concept", inputs.concept_name},
-                           {"operation", OperationText(spec)},
-                           {"base_model", inputs.base_model},
-                           {"base_model_digest", inputs.base_model_digest},
-                           {"family", plan.model.family},
-                           {"direction", inputs.direction},
-                           {"settings", SettingsJson(spec)},
-                           {"untied_embeddings", plan.untied},
+  nlohmann::json record = {{"format", "bearing/edit/v1"},          {"bearing_version", inputs.version},
+                           {"concept", inputs.concept_name},       {"operation", OperationText(spec)},
+                           {"base_model", inputs.base_model},      {"base_model_digest", inputs.base_model_digest},
+                           {"family", plan.model.family},          {"direction", inputs.direction},
+                           {"settings", SettingsJson(spec)},       {"untied_embeddings", plan.untied},
                            {"edited_tensors", plan.edited_tensors}};
   if (!outcome.checked.empty()) record["verification"] = VerificationJson(outcome);
   if (inputs.more.is_object()) record.update(inputs.more);
@@ -140,18 +143,23 @@ absl::Status WriteRecord(const EditPlan& plan, const EditSpec& spec, const EditO
     }
     BEARING_ASSIGN_OR_RETURN(const sharding::FileDescriptor file, sharding::OpenForReading(path));
     BEARING_ASSIGN_OR_RETURN(const int64_t size, sharding::FileSize(file, path));
+    // Weights that were not read back are not read for this either.
+    if (name.ends_with(".safetensors")) {
+      files.push_back({{"name", name}, {"size", size}, {"sha256", nullptr}});
+      continue;
+    }
     BEARING_ASSIGN_OR_RETURN(const std::string sha256, sharding::Sha256OfFile(path));
     files.push_back({{"name", name}, {"size", size}, {"sha256", sha256}});
   }
-  nlohmann::json manifest = {{"format", "bearing-manifest/1"},
-                             {"model_digest", inputs.base_model_digest},
-                             {"provenance",
-                              {{"bearing_version", inputs.version},
-                               {"model", {{"name", inputs.base_model}, {"digest", inputs.base_model_digest},
-                                          {"family", plan.model.family}}},
-                               {"direction", inputs.direction},
-                               {"settings", SettingsJson(spec)}}},
-                             {"files", files}};
+  nlohmann::json manifest = {
+      {"format", "bearing-manifest/1"},
+      {"model_digest", inputs.base_model_digest},
+      {"provenance",
+       {{"bearing_version", inputs.version},
+        {"model", {{"name", inputs.base_model}, {"digest", inputs.base_model_digest}, {"family", plan.model.family}}},
+        {"direction", inputs.direction},
+        {"settings", SettingsJson(spec)}}},
+      {"files", files}};
   if (record.contains("verification")) manifest["verification"] = record["verification"];
   return sharding::WriteNewFile(Concat(folder, "/manifest.json"), manifest.dump(1) + "\n");
 }
