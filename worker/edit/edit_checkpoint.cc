@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cinttypes>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <set>
@@ -24,6 +27,16 @@ constexpr int64_t kMaxNoteBytes = int64_t{1} << 30;
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Resident memory that this process has had at the most; 0 where that is not known.
+int64_t PeakMemoryBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    int64_t kilobytes = 0;
+    if (std::sscanf(line.c_str(), "VmHWM: %" SCNd64 " kB", &kilobytes) == 1) return kilobytes << 10;
+  }
+  return 0;
 }
 
 // What a rank tells the others, as a file beside the staged weights: they share that folder anyway.
@@ -116,7 +129,8 @@ absl::Status Run::Write() {
   BEARING_RETURN_IF_ERROR(writer_->Sync());
   nlohmann::json errors = nlohmann::json::array();
   for (const auto& [weight, error] : editor_.quantization_errors()) errors.push_back({weight, error.error, error.all});
-  return WriteNote(staged(), "written", group_.rank, {{"begin", mine.begin}, {"checksums", checksums}, {"errors", errors}});
+  return WriteNote(staged(), "written", group_.rank,
+                   {{"begin", mine.begin}, {"checksums", checksums}, {"errors", errors}, {"peak_memory", PeakMemoryBytes()}});
 }
 
 absl::Status Run::Verify() {
@@ -145,6 +159,7 @@ absl::Status Run::Gather() {
   std::map<std::string, FileCheck> checks;
   for (int rank = 0; rank < group_.ranks; ++rank) {
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json written, ReadNote(staged(), "written", rank));
+    outcome_.peak_memory_bytes = std::max(outcome_.peak_memory_bytes, written.at("peak_memory").get<int64_t>());
     for (const nlohmann::json& error : written.at("errors")) {
       QuantizationError& sum = outcome_.quantization_errors[error.at(0).get<std::string>()];
       sum.error += error.at(1).get<double>();

@@ -42,6 +42,7 @@ struct EditOutcome {
   std::map<std::string, QuantizationError> quantization_errors;
   int64_t bytes_written = 0;  // Of weight files, all ranks.
   int64_t bytes_cloned = 0;
+  int64_t peak_memory_bytes = 0;  // Resident, of the largest rank, up to here.
   double write_seconds = 0;
   double verify_seconds = 0;
 };

@@ -199,6 +199,7 @@ void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const
                                {"bytes_cloned", outcome.bytes_cloned},
                                {"write_seconds", outcome.write_seconds},
                                {"verify_seconds", outcome.verify_seconds},
+                               {"peak_memory_bytes", outcome.peak_memory_bytes},
                                {"untied_embeddings", plan.untied}};
     if (!outcome.checked.empty()) {
       const nlohmann::json verification = VerificationJson(outcome);

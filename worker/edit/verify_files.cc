@@ -1,11 +1,16 @@
 #include "worker/edit/verify_files.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <future>
+#include <memory>
 #include <optional>
 
 #include "sharding/concat.h"
+#include "sharding/direct_file.h"
 #include "sharding/posix_file.h"
 #include "sharding/sha256.h"
 #include "sharding/status_macros.h"
@@ -31,37 +36,51 @@ class TensorMeter {
  public:
   explicit TensorMeter(const TensorEdit& edit) : edit_(edit) {}
 
-  // Bytes [begin, ...) of the tensor: whole rows.
-  void Add(int64_t begin, absl::Span<const char> bytes);
+  // The next bytes of the tensor, cut anywhere.
+  void Add(absl::Span<const char> bytes);
   TensorCheck Finish(const std::string& name);
 
  private:
+  void AddRows(const char* at, int64_t rows);
   void EndMatrix();
 
   const TensorEdit& edit_;
+  int64_t row_ = 0;
+  std::string begun_;  // The first bytes of a row whose rest is to come.
   std::optional<ColumnSums> sums_;
   SquareSums squares_;
 };
 
-void TensorMeter::Add(int64_t begin, absl::Span<const char> bytes) {
-  const int64_t row_bytes = edit_.columns * sharding::DTypeSize(edit_.dtype);
-  int64_t row = begin / row_bytes;
-  int64_t rows = static_cast<int64_t>(bytes.size()) / row_bytes;
+void TensorMeter::Add(absl::Span<const char> bytes) {
+  const auto row_bytes = static_cast<size_t>(edit_.columns * sharding::DTypeSize(edit_.dtype));
+  if (!begun_.empty()) {
+    const size_t take = std::min(row_bytes - begun_.size(), bytes.size());
+    begun_.append(bytes.data(), take);
+    bytes.remove_prefix(take);
+    if (begun_.size() < row_bytes) return;
+    AddRows(begun_.data(), 1);
+    begun_.clear();
+  }
+  const size_t rows = bytes.size() / row_bytes;
+  AddRows(bytes.data(), static_cast<int64_t>(rows));
+  begun_.assign(bytes.data() + rows * row_bytes, bytes.size() - rows * row_bytes);
+}
+
+void TensorMeter::AddRows(const char* at, int64_t rows) {
   if (!edit_.by_columns) {
-    const SquareSums more = SumRows(*edit_.basis, edit_.dtype, bytes.data(), rows);
+    const SquareSums more = SumRows(*edit_.basis, edit_.dtype, at, rows);
     squares_.along += more.along;
     squares_.all += more.all;
     return;
   }
-  const char* at = bytes.data();
   while (rows > 0) {
-    const int64_t in_matrix = row % edit_.rows;
+    const int64_t in_matrix = row_ % edit_.rows;
     const int64_t count = std::min(rows, edit_.rows - in_matrix);
     if (!sums_) sums_.emplace(edit_.basis->count, edit_.columns);
     SumColumns(*edit_.basis, edit_.dtype, at, in_matrix, count, edit_.columns, &*sums_);
     if (in_matrix + count == edit_.rows) EndMatrix();
-    at += count * row_bytes;
-    row += count;
+    at += count * edit_.columns * sharding::DTypeSize(edit_.dtype);
+    row_ += count;
     rows -= count;
   }
 }
@@ -89,50 +108,76 @@ bool IsMeasured(const TensorEdit& edit) {
   return edit.kind == TensorEdit::Kind::kValues || edit.kind == TensorEdit::Kind::kMxfp4;
 }
 
+// A file block by block, from the disk and not from the page cache where that can be: while a block is looked at, it is also
+// hashed, and the next one is read.
 class FileReader {
  public:
-  FileReader(std::string path, sharding::FileDescriptor file) : path_(std::move(path)), file_(std::move(file)) {}
+  static absl::StatusOr<std::unique_ptr<FileReader>> Open(const std::string& path) {
+    BEARING_ASSIGN_OR_RETURN(sharding::FileDescriptor cached, sharding::OpenForReading(path));
+    BEARING_ASSIGN_OR_RETURN(const int64_t size, sharding::FileSize(cached, path));
+    std::unique_ptr<FileReader> reader(new FileReader(path, std::move(cached), size));
+    reader->StartReading();
+    return reader;
+  }
 
-  // The next bytes of the file; the ones before are hashed meanwhile.
-  absl::StatusOr<absl::Span<const char>> Next(int64_t size) {
-    std::string& buffer = buffers_[turn_];
-    turn_ = 1 - turn_;
-    buffer.resize(static_cast<size_t>(size));
-    BEARING_RETURN_IF_ERROR(sharding::ReadAt(file_, offset_, absl::MakeSpan(buffer), path_));
-    offset_ += size;
+  int64_t size() const { return size_; }
+
+  // The next block; empty at the end of the file. It lives until the next call.
+  absl::StatusOr<absl::Span<const char>> Next() {
     Wait();
-    if (size < kSmallest) {
-      sha_.Update(buffer);
-    } else {
-      hashing_ = std::async(std::launch::async, [this, &buffer] { sha_.Update(buffer); });
-    }
-    return absl::MakeConstSpan(buffer.data(), buffer.size());
+    if (!next_.valid()) return absl::Span<const char>();
+    BEARING_RETURN_IF_ERROR(next_.get());
+    const absl::Span<const char> block(buffers_[turn_].data(), static_cast<size_t>(std::min(kBlock, size_ - offset_)));
+    offset_ += static_cast<int64_t>(block.size());
+    turn_ = 1 - turn_;
+    StartReading();
+    hashing_ = std::async(std::launch::async, [this, block] { sha_.Update(std::string_view(block.data(), block.size())); });
+    return block;
   }
 
   absl::StatusOr<std::string> Finish() {
     Wait();
     return sha_.Finish();
   }
-  int64_t offset() const { return offset_; }
 
  private:
-  // Not worth a thread.
-  static constexpr int64_t kSmallest = 256 << 10;
+  static constexpr int64_t kBlock = 16 << 20;
+
+  FileReader(const std::string& path, sharding::FileDescriptor cached, int64_t size)
+      : path_(path), cached_(std::move(cached)), direct_(::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC)), size_(size) {
+    for (sharding::DirectBuffer& buffer : buffers_)
+      buffer = sharding::DirectBuffer(std::min(kBlock, size + sharding::kDirectAlignment), 0);
+  }
+
+  void StartReading() {
+    if (offset_ >= size_) return;
+    next_ = std::async(std::launch::async, [this, offset = offset_, to = buffers_[turn_].data()] {
+      const int64_t count = std::min(kBlock, size_ - offset);
+      int64_t done = 0;
+      // A direct read may end at the file's end or at any multiple of the disk's block; the rest goes through the cache.
+      if (direct_.is_open() && count == kBlock) {
+        done = std::max<int64_t>(0, ::pread(direct_.get(), to, static_cast<size_t>(kBlock), offset));
+      }
+      return sharding::ReadAt(cached_, offset + done, absl::MakeSpan(to + done, static_cast<size_t>(count - done)), path_);
+    });
+  }
 
   void Wait() {
     if (hashing_.valid()) hashing_.get();
   }
 
   const std::string path_;
-  const sharding::FileDescriptor file_;
+  const sharding::FileDescriptor cached_;
+  const sharding::FileDescriptor direct_;  // Closed where there are no direct reads.
+  const int64_t size_;
   sharding::Sha256 sha_;
-  int64_t offset_ = 0;
-  std::string buffers_[2];
+  int64_t offset_ = 0;  // Behind the block that was handed out.
+  sharding::DirectBuffer buffers_[2];
   int turn_ = 0;
+  // Last: they end before what they use.
+  std::future<absl::Status> next_;
   std::future<void> hashing_;
 };
-
-constexpr int64_t kReadBytes = 8 << 20;
 
 // Compares the parts of a file with what was written, as their bytes pass by.
 class PartComparer {
@@ -174,57 +219,98 @@ class PartComparer {
   Checksum checksum_;
 };
 
+absl::Status CheckTensor(const TensorCheck& check, const std::string& path) {
+  if (!check.finite)
+    return absl::DataLossError(Concat("edited tensor holds NaN or Inf: file=", path, " tensor=", check.tensor));
+  if (check.limited && check.residue > check.limit) {
+    return absl::DataLossError(Concat("edited tensor still has the direction: file=", path, " tensor=", check.tensor,
+                                      " residue=", check.residue, " limit=", check.limit));
+  }
+  return absl::OkStatus();
+}
+
+// Deals the bytes of a file out to its header and tensors, in order.
+class FileMeter {
+ public:
+  FileMeter(const std::string& path, const EditPlan& plan, size_t file) : path_(path), plan_(plan), file_(file) {
+    const std::vector<sharding::OutputTensor>& tensors = plan.copy.tensors;
+    next_ =
+        static_cast<size_t>(std::partition_point(tensors.begin(), tensors.end(),
+                                                 [file](const sharding::OutputTensor& tensor) { return tensor.file < file; }) -
+                            tensors.begin());
+  }
+
+  absl::Status Add(absl::Span<const char> bytes) {
+    BEARING_RETURN_IF_ERROR(AddHeader(&bytes));
+    while (!bytes.empty() && next_ < plan_.copy.tensors.size() && plan_.copy.tensors[next_].file == file_) {
+      const sharding::OutputTensor& tensor = plan_.copy.tensors[next_];
+      if (seen_ == 0) Begin();
+      const auto take = static_cast<size_t>(std::min<int64_t>(tensor.num_bytes - seen_, static_cast<int64_t>(bytes.size())));
+      if (meter_) meter_->Add(bytes.subspan(0, take));
+      bytes.remove_prefix(take);
+      seen_ += static_cast<int64_t>(take);
+      if (seen_ < tensor.num_bytes) break;
+      if (meter_) {
+        checks_.push_back(meter_->Finish(tensor.name));
+        BEARING_RETURN_IF_ERROR(CheckTensor(checks_.back(), path_));
+      }
+      seen_ = 0;
+      ++next_;
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<TensorCheck> Finish() { return std::move(checks_); }
+
+ private:
+  void Begin() {
+    meter_.reset();
+    const auto edit = plan_.edits.find(next_);
+    if (edit != plan_.edits.end() && IsMeasured(edit->second) && edit->second.strength != 0) meter_.emplace(edit->second);
+  }
+
+  absl::Status AddHeader(absl::Span<const char>* bytes) {
+    const std::string& want = plan_.copy.files[file_].framed_header;
+    const size_t take = std::min(want.size() - header_seen_, bytes->size());
+    if (want.compare(header_seen_, take, bytes->data(), take) != 0) {
+      return absl::DataLossError(Concat("header read back differs from the one written: file=", path_));
+    }
+    header_seen_ += take;
+    bytes->remove_prefix(take);
+    return absl::OkStatus();
+  }
+
+  const std::string& path_;
+  const EditPlan& plan_;
+  const size_t file_;
+  size_t header_seen_ = 0;
+  size_t next_ = 0;   // Tensor.
+  int64_t seen_ = 0;  // Bytes of it.
+  std::optional<TensorMeter> meter_;
+  std::vector<TensorCheck> checks_;
+};
+
 }  // namespace
 
 absl::StatusOr<FileCheck> VerifyFile(const std::string& folder, const EditPlan& plan, size_t file,
                                      const std::vector<Part>& parts, const std::map<size_t, uint64_t>& checksums) {
   const sharding::CopyPlan::File& planned = plan.copy.files[file];
   const std::string path = Concat(folder, "/", planned.name);
-  BEARING_ASSIGN_OR_RETURN(sharding::FileDescriptor opened, sharding::OpenForReading(path));
-  BEARING_ASSIGN_OR_RETURN(const int64_t size, sharding::FileSize(opened, path));
-  if (size != planned.size) {
-    return absl::DataLossError(Concat("written file has another size: file=", path, " want=", planned.size, " got=", size));
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<FileReader> reader, FileReader::Open(path));
+  if (reader->size() != planned.size) {
+    return absl::DataLossError(
+        Concat("written file has another size: file=", path, " want=", planned.size, " got=", reader->size()));
   }
-  FileCheck check{.name = planned.name, .size = size, .sha256 = {}, .tensors = {}};
-  FileReader reader(path, std::move(opened));
-
   PartComparer comparer(path, parts, file, checksums);
-  BEARING_ASSIGN_OR_RETURN(const absl::Span<const char> header,
-                           reader.Next(static_cast<int64_t>(planned.framed_header.size())));
-  if (header != absl::MakeConstSpan(planned.framed_header.data(), planned.framed_header.size())) {
-    return absl::DataLossError(Concat("header read back differs from the one written: file=", path));
+  FileMeter meter(path, plan, file);
+  for (;;) {
+    BEARING_ASSIGN_OR_RETURN(const absl::Span<const char> block, reader->Next());
+    if (block.empty()) break;
+    BEARING_RETURN_IF_ERROR(comparer.Add(block));
+    BEARING_RETURN_IF_ERROR(meter.Add(block));
   }
-  BEARING_RETURN_IF_ERROR(comparer.Add(header));
-  const auto first = std::partition_point(plan.copy.tensors.begin(), plan.copy.tensors.end(),
-                                          [file](const sharding::OutputTensor& tensor) { return tensor.file < file; });
-  for (auto i = static_cast<size_t>(first - plan.copy.tensors.begin());
-       i < plan.copy.tensors.size() && plan.copy.tensors[i].file == file; ++i) {
-    const sharding::OutputTensor& tensor = plan.copy.tensors[i];
-    const auto edit = plan.edits.find(i);
-    const bool measured = edit != plan.edits.end() && IsMeasured(edit->second) && edit->second.strength != 0;
-    std::optional<TensorMeter> meter;
-    int64_t unit = 1;
-    if (measured) {
-      meter.emplace(edit->second);
-      unit = edit->second.columns * sharding::DTypeSize(edit->second.dtype);
-    }
-    const int64_t step = std::max(unit, kReadBytes / unit * unit);
-    for (int64_t begin = 0; begin < tensor.num_bytes; begin += step) {
-      BEARING_ASSIGN_OR_RETURN(const absl::Span<const char> bytes, reader.Next(std::min(step, tensor.num_bytes - begin)));
-      BEARING_RETURN_IF_ERROR(comparer.Add(bytes));
-      if (meter) meter->Add(begin, bytes);
-    }
-    if (!meter) continue;
-    check.tensors.push_back(meter->Finish(tensor.name));
-    const TensorCheck& done = check.tensors.back();
-    if (!done.finite)
-      return absl::DataLossError(Concat("edited tensor holds NaN or Inf: file=", path, " tensor=", done.tensor));
-    if (done.limited && done.residue > done.limit) {
-      return absl::DataLossError(Concat("edited tensor still has the direction: file=", path, " tensor=", done.tensor,
-                                        " residue=", done.residue, " limit=", done.limit));
-    }
-  }
-  BEARING_ASSIGN_OR_RETURN(check.sha256, reader.Finish());
+  FileCheck check{.name = planned.name, .size = planned.size, .sha256 = {}, .tensors = meter.Finish()};
+  BEARING_ASSIGN_OR_RETURN(check.sha256, reader->Finish());
   return check;
 }
 

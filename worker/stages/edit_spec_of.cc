@@ -11,10 +11,27 @@
 
 namespace bearing::worker {
 
+namespace {
+
+// The direction without what it shares with the mean of the negative prompts where it was read. Rank 0.
+absl::StatusOr<nlohmann::json> ProjectedDirection(const JobContext& context, const std::vector<double>& direction) {
+  BEARING_ASSIGN_OR_RETURN(const edit::DirectionInput input,
+                           edit::ReadDirectionInput(context.output->PathOf("direction.safetensors")));
+  BEARING_ASSIGN_OR_RETURN(
+      const std::vector<double> mean,
+      edit::ReadNegativeMean(context.output->PathOf("means.safetensors"), input.Integer("layer"), input.Integer("position")));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<double> rest, edit::WithoutSharedPart(direction, mean));
+  return nlohmann::json(rest);
+}
+
+}  // namespace
+
 bool IsWholeRemoval(const bearing::v1::Edit& edit) {
-  return !edit.has_strength() && !edit.has_embedding_strength() && !edit.has_attention_strength() && !edit.has_mlp_strength() &&
-         edit.layer_strengths().empty() && edit.first_layer() == 0 && !edit.has_last_layer() && !edit.preserve_norms() &&
-         !edit.projected();
+  const auto is_one = [](bool given, double strength) { return !given || strength == 1.0; };
+  return is_one(edit.has_strength(), edit.strength()) && is_one(edit.has_embedding_strength(), edit.embedding_strength()) &&
+         is_one(edit.has_attention_strength(), edit.attention_strength()) &&
+         is_one(edit.has_mlp_strength(), edit.mlp_strength()) && edit.layer_strengths().empty() && edit.first_layer() == 0 &&
+         !edit.has_last_layer() && !edit.preserve_norms() && !edit.projected();
 }
 
 absl::StatusOr<edit::EditSpec> EditSpecOf(JobContext& context) {
@@ -24,15 +41,8 @@ absl::StatusOr<edit::EditSpec> EditSpecOf(JobContext& context) {
   const at::Tensor unit = chosen.unit.to(at::kDouble).contiguous();
   std::vector<double> direction(unit.const_data_ptr<double>(), unit.const_data_ptr<double>() + unit.numel());
   if (fields.projected()) {
-    BEARING_ASSIGN_OR_RETURN(const nlohmann::json projected, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
-      BEARING_ASSIGN_OR_RETURN(const edit::DirectionInput input,
-                               edit::ReadDirectionInput(context.output->PathOf("direction.safetensors")));
-      BEARING_ASSIGN_OR_RETURN(const std::vector<double> mean,
-                               edit::ReadNegativeMean(context.output->PathOf("means.safetensors"), input.Integer("layer"),
-                                                      input.Integer("position")));
-      BEARING_ASSIGN_OR_RETURN(const std::vector<double> rest, edit::WithoutSharedPart(direction, mean));
-      return nlohmann::json(rest);
-    }));
+    BEARING_ASSIGN_OR_RETURN(const nlohmann::json projected,
+                             context.FromRank0([&] { return ProjectedDirection(context, direction); }));
     direction = projected.get<std::vector<double>>();
   }
   spec.directions.push_back(std::move(direction));

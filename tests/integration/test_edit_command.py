@@ -1,0 +1,400 @@
+"""`bearing edit`: strengths, variants and forms against plain torch, quantized weights, and what may go wrong."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+import support  # noqa: E402
+
+LLAMA = support.TINY / "llama-tied"
+QWEN = support.TINY / "qwen2-untied"
+
+
+def direction_of(folder):
+    return support.TINY / "directions" / f"{folder.name}.safetensors"
+
+
+def edit(model, out, *arguments, direction=None, ranks=1):
+    return support.bearing("edit", "--model", model, "--direction", direction or direction_of(model), "--out", out, "--ranks", ranks,
+                           "-o", "json", *arguments)
+
+
+def edited(model, out, *arguments, **more):
+    ran = edit(model, out, *arguments, **more)
+    assert ran.code == 0, ran.text
+    return load_file(out / "model.safetensors")
+
+
+def unit(model):
+    r = load_file(direction_of(model))["direction"].double()
+    return r / r.norm()
+
+
+def removed(name, w, basis, strength=1.0, preserve=False):
+    """The definition, in float64: each vector that the weight writes loses strength * its part in the basis [k, d]."""
+    w = w.double()
+    vectors = w.T if name.endswith(("o_proj.weight", "down_proj.weight")) else w  # rows
+    out = vectors - strength * vectors @ basis.T @ basis
+    if preserve:
+        out = out * vectors.norm(dim=-1, keepdim=True) / out.norm(dim=-1, keepdim=True)
+    return out.T if vectors is not w else out
+
+
+WRITERS = ("o_proj.weight", "down_proj.weight", "embed_tokens.weight")
+
+
+def check(model, got, strength_of, basis, preserve=False):
+    source = load_file(model / "model.safetensors")
+    for name, w in source.items():
+        strength = strength_of(name) if name.endswith(WRITERS) else 0.0
+        if strength == 0:
+            assert torch.equal(got[name], w), name
+        else:
+            want = removed(name, w, basis, strength, preserve)
+            assert (got[name].double() - want).abs().max() <= 2e-7 * w.abs().max(), name
+
+
+def layer_of(name):
+    return int(name.split(".")[2]) if ".layers." in name else 0
+
+
+def test_strengths_by_component_and_layer(tmp_path):
+    got = edited(QWEN, tmp_path / "out", "--strength", "0.8", "--strength", "mlp=0.5", "--strength", "embedding=0",
+                 "--layer-strength", "2=1.5", "--layers", "1-2")
+
+    def strength(name):
+        if "embed_tokens" in name or not 1 <= layer_of(name) <= 2:
+            return 0
+        return 0.8 * (0.5 if "mlp" in name else 1) * (1.5 if layer_of(name) == 2 else 1)
+
+    check(QWEN, got, strength, unit(QWEN)[None])
+
+
+def test_several_directions_are_one_basis(tmp_path):
+    more = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
+    save_file({"direction": more}, tmp_path / "more.safetensors")
+    got = edited(QWEN, tmp_path / "out", "--direction", tmp_path / "more.safetensors")
+    basis, _ = torch.linalg.qr(torch.cat([unit(QWEN)[None], more.double()]).T)
+    check(QWEN, got, lambda name: 1.0, basis.T)
+
+
+def test_preserved_norms(tmp_path):
+    got = edited(QWEN, tmp_path / "out", "--preserve-norms", ranks=2)
+    check(QWEN, got, lambda name: 1.0, unit(QWEN)[None], preserve=True)
+
+
+def test_projected_direction(tmp_path):
+    means = torch.randn(5, 3, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    save_file({"negative_mean": means}, tmp_path / "means.safetensors")
+    r = unit(QWEN)
+    save_file({"direction": r}, tmp_path / "d.safetensors", metadata={"layer": "1", "position": "-2"})
+    got = edited(QWEN, tmp_path / "out", "--negative-mean", tmp_path / "means.safetensors", direction=tmp_path / "d.safetensors")
+    m = means[3, 1] / means[3, 1].norm()
+    rest = r - (r @ m) * m
+    check(QWEN, got, lambda name: 1.0, (rest / rest.norm())[None])
+
+
+def test_reference_direction_files_are_read_without_running_them(tmp_path):
+    """A view that carries its whole storage, as the reference saves it."""
+    storage = torch.randn(5, 3, 64, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    torch.save(storage[2, 1], tmp_path / "direction.pt")
+    got = edited(QWEN, tmp_path / "out", direction=tmp_path / "direction.pt")
+    check(QWEN, got, lambda name: 1.0, (storage[2, 1] / storage[2, 1].norm())[None])
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/ran",)
+
+    torch.save(Evil(), tmp_path / "evil.pt")
+    ran = edit(QWEN, tmp_path / "no", direction=tmp_path / "evil.pt")
+    assert ran.code == 2 and "system" in ran.err and not (tmp_path / "ran").exists() and not (tmp_path / "no").exists(), ran.text
+    torch.save({"a": torch.zeros(64)}, tmp_path / "dict.pt")
+    assert edit(QWEN, tmp_path / "no", direction=tmp_path / "dict.pt").code == 2
+    (tmp_path / "short.pt").write_bytes((tmp_path / "direction.pt").read_bytes()[:200])
+    assert edit(QWEN, tmp_path / "no", direction=tmp_path / "short.pt").code == 2
+
+
+def hidden_states(folder, rows):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return torch.stack(model(input_ids=rows, output_hidden_states=True).hidden_states[:-1])
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_induce_adds_the_vector_at_its_layer(layer, tmp_path):
+    """Llama takes biases behind its MLPs by its config; at layer 0 the embedding takes the vector."""
+    source = support.TINY / "llama3-rope"
+    ran = edit(source, tmp_path / "out", "--induce", "0.5", "--layer", layer, direction=direction_of(source))
+    assert ran.code == 0, ran.text
+    vector = 0.5 * load_file(direction_of(source))["mean_difference"]
+    rows = torch.arange(12)[None] * 7
+    before, after = hidden_states(source, rows), hidden_states(tmp_path / "out", rows)
+    assert torch.allclose(after[:layer], before[:layer], atol=1e-6)
+    assert torch.allclose(after[layer], before[layer] + vector, atol=1e-5)
+    refused = edit(QWEN, tmp_path / "no", "--induce", "1", "--layer", 1)
+    assert refused.code == 2 and "control-vector" in refused.err, refused.text
+
+
+def test_lora_merges_to_the_edited_weights(tmp_path):
+    peft = pytest.importorskip("peft")
+    got = edited(QWEN, tmp_path / "out", "--strength", "0.7", "--layers", "0-1")
+    ran = edit(QWEN, tmp_path / "lora", "--form", "lora", "--strength", "0.7", "--layers", "0-1")
+    assert ran.code == 0, ran.text
+    base = transformers.AutoModelForCausalLM.from_pretrained(QWEN, dtype=torch.float32)
+    merged = peft.PeftModel.from_pretrained(base, tmp_path / "lora").merge_and_unload().state_dict()
+    for name, want in got.items():
+        assert (merged[name] - want).abs().max() <= 1e-6 * want.abs().max(), name
+    refused = edit(support.TINY / "mixtral", tmp_path / "no", "--form", "lora", direction=direction_of(support.TINY / "mixtral"))
+    assert refused.code == 2 and "experts" in refused.err, refused.text
+
+
+def test_control_vector_is_read_by_the_gguf_package(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    ran = edit(QWEN, tmp_path / "c.gguf", "--form", "control-vector", "--layer", 2, "--strength", "-1.5")
+    assert ran.code == 0, ran.text
+    reader = gguf.GGUFReader(tmp_path / "c.gguf")
+    assert reader.get_field("general.architecture").contents() == "controlvector"
+    assert reader.get_field("controlvector.model_hint").contents() == "qwen2"
+    (tensor,) = reader.tensors
+    assert tensor.name == "direction.1"  # behind block 1 = at the input of block 2
+    want = -1.5 * load_file(direction_of(QWEN))["mean_difference"]
+    assert torch.allclose(torch.from_numpy(tensor.data.copy()), want, atol=1e-6)
+    refused = edit(QWEN, tmp_path / "no.gguf", "--form", "control-vector", "--layer", 1)
+    assert refused.code == 2 and "layer=1" in refused.err, refused.text
+
+
+def test_direction_form_is_read_as_a_direction(tmp_path):
+    assert edit(QWEN, tmp_path / "d.safetensors", "--form", "direction").code == 0
+    assert edited(QWEN, tmp_path / "a", direction=tmp_path / "d.safetensors").keys()
+    assert torch.allclose(load_file(tmp_path / "d.safetensors")["direction"].double(), unit(QWEN), atol=1e-7)
+
+
+def test_dry_run_lists_and_writes_nothing(tmp_path):
+    ran = support.bearing("edit", "--model", QWEN, "--direction", direction_of(QWEN), "--dry-run", "-o", "json")
+    assert ran.code == 0, ran.text
+    listed = {tensor["tensor"] for tensor in json.loads(ran.out)["tensors"]}
+    assert listed == {name for name in load_file(QWEN / "model.safetensors") if name.endswith(WRITERS)}
+    assert not list(tmp_path.iterdir())
+
+
+def test_any_number_of_ranks_writes_the_same_bytes(tmp_path):
+    model = support.TINY / "llama-sharded"
+    for ranks in (1, 2, 4):
+        ran = edit(model, tmp_path / str(ranks), ranks=ranks, direction=direction_of(model))
+        assert ran.code == 0, ran.text
+    for path in (tmp_path / "1").iterdir():
+        for ranks in ("2", "4"):
+            assert (tmp_path / ranks / path.name).read_bytes() == path.read_bytes(), path.name
+    manifest = support.read_json(tmp_path / "1/manifest.json")
+    assert {f["name"] for f in manifest["files"]} == {p.name for p in (tmp_path / "1").iterdir()} - {"manifest.json"}
+    for entry in manifest["files"]:
+        assert support.sha256(tmp_path / "1" / entry["name"]) == entry["sha256"]
+    assert manifest["verification"]["all_finite"] and manifest["verification"]["largest_residue"] < 1e-6
+
+
+# ---- quantized checkpoints
+
+def to_fp8(w, block):
+    out, inner = w.shape
+    rows, columns = -(-out // block[0]), -(-inner // block[1])
+    scales, values = torch.zeros(rows, columns), torch.zeros(out, inner, dtype=torch.float8_e4m3fn)
+    for i in range(rows):
+        for j in range(columns):
+            at = (slice(i * block[0], (i + 1) * block[0]), slice(j * block[1], (j + 1) * block[1]))
+            scales[i, j] = w[at].abs().max() / 448
+            values[at] = (w[at] / scales[i, j]).to(torch.float8_e4m3fn)
+    return values, scales
+
+
+def from_fp8(values, scales, block):
+    full = scales.float().repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+    return values.float() * full[: values.shape[0], : values.shape[1]]
+
+
+@pytest.mark.parametrize("kind", ["block", "row", "tensor"])
+def test_fp8_in_and_out(kind, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = support.read_json(QWEN / "config.json")
+    tensors, plain, blocks = {}, {}, {}
+    for name, w in load_file(QWEN / "model.safetensors").items():
+        if not name.endswith("proj.weight"):
+            tensors[name] = w.bfloat16()
+            continue
+        block = blocks[name] = {"block": (16, 24), "row": (1, w.shape[1]), "tensor": tuple(w.shape)}[kind]
+        tensors[name], scales = to_fp8(w, block)
+        if kind == "block":
+            tensors[name + "_scale_inv"] = scales
+        else:
+            scales = scales.bfloat16()
+            tensors[name] = (w / scales.float().repeat_interleave(block[0], 0)[: len(w)]).clamp(-448, 448).to(torch.float8_e4m3fn)
+            tensors[name + "_scale"] = scales if kind == "row" else scales.reshape(1)
+        plain[name] = from_fp8(tensors[name], scales.reshape(-1, scales.shape[-1]), block)
+    config["quantization_config"] = (
+        {"quant_method": "fp8", "weight_block_size": [16, 24], "fmt": "e4m3"} if kind == "block" else
+        {"quant_method": "compressed-tensors", "format": "float-quantized",
+         "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float", "symmetric": True,
+                                                   "strategy": {"row": "channel"}.get(kind, kind)}}}})
+    support.write_json(folder / "config.json", config)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    ran = edit(folder, tmp_path / "out", direction=direction_of(QWEN), ranks=2)
+    assert ran.code == 0, ran.text
+    reported = json.loads(ran.out)["quantization_error"]["all"]
+    got = load_file(tmp_path / "out/model.safetensors")
+    assert {n: (t.dtype, t.shape) for n, t in got.items()} == {n: (t.dtype, t.shape) for n, t in tensors.items()}
+    assert "quantization_config" in support.read_json(tmp_path / "out/config.json")
+    r, error, size = unit(QWEN), 0.0, 0.0
+    for name, w in plain.items():
+        suffix = "_scale_inv" if kind == "block" else "_scale"
+        if not name.endswith(WRITERS):
+            assert torch.equal(got[name].view(torch.uint8), tensors[name].view(torch.uint8)), name
+            continue
+        scales = got[name + suffix]
+        back = from_fp8(got[name], scales.reshape(-1, scales.shape[-1]), blocks[name]).double()
+        want = removed(name, w, r[None])
+        # Half a place of three mantissa bits of each value, and of the smallest for small ones.
+        step = from_fp8(torch.ones_like(got[name].float()), scales.reshape(-1, scales.shape[-1]), blocks[name]).double()
+        assert ((back - want).abs() <= want.abs() * 2**-4 * 1.02 + step * 2**-10).all(), name
+        error, size = error + (back - want).square().sum().item(), size + want.square().sum().item()
+    assert reported == pytest.approx((error / size) ** 0.5, rel=1e-3)
+    assert reported < 0.05
+
+
+def test_mxfp4_in_and_bfloat16_out(tmp_path):
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    config = transformers.GptOssConfig(
+        hidden_size=64, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_hidden_layers=2,
+        vocab_size=67, num_local_experts=3, num_experts_per_tok=2, pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    folder = tmp_path / "model"
+    torch.manual_seed(5)
+    transformers.GptOssForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    generator, want = torch.Generator().manual_seed(6), {}
+    for name in [n for n in tensors if n.endswith(("experts.down_proj", "experts.gate_up_proj"))]:
+        experts, inner, outer = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, outer, inner // 32, 16), generator=generator, dtype=torch.uint8)
+        scales = torch.randint(118, 124, (experts, outer, inner // 32), generator=generator, dtype=torch.uint8)
+        tensors[name + "_blocks"], tensors[name + "_scales"] = blocks, scales
+        want[name] = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    saved = support.read_json(folder / "config.json")
+    saved["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    support.write_json(folder / "config.json", saved)
+    r = torch.randn(64, generator=generator)
+    save_file({"direction": r}, tmp_path / "d.safetensors")
+    r = (r / r.norm()).double()
+
+    got = edited(folder, tmp_path / "out", direction=tmp_path / "d.safetensors", ranks=2)
+    assert "quantization_config" not in support.read_json(tmp_path / "out/config.json")
+    assert not [name for name in got if name.endswith(("_blocks", "_scales"))]
+    for name, w in want.items():
+        exact = w.double()
+        if name.endswith("down_proj"):
+            exact = exact - (exact @ r)[..., None] * r
+        else:
+            assert torch.equal(got[name], w.bfloat16()), name
+        assert ((got[name].double() - exact).abs() <= exact.abs() * 2**-8 * 1.01 + 1e-6).all(), name
+    transformers.GptOssForCausalLM.from_pretrained(tmp_path / "out")
+
+
+@pytest.mark.parametrize("method, advice", [("awq", "unquantized base model"), ("gptq", "unquantized base model"),
+                                            ("bitsandbytes", "unquantized base model"), ("hqq", "supported")])
+def test_other_quantizations_are_refused_by_name(method, advice, tmp_path):
+    copy(QWEN, tmp_path / "model")
+    config = support.read_json(QWEN / "config.json")
+    config["quantization_config"] = {"quant_method": method}
+    support.write_json(tmp_path / "model/config.json", config)
+    ran = edit(tmp_path / "model", tmp_path / "out", direction=direction_of(QWEN))
+    assert ran.code == 2 and method in ran.err and advice in ran.err and not (tmp_path / "out").exists(), ran.text
+
+
+# ---- what may go wrong
+
+def copy(source, to):
+    to.mkdir()
+    for path in source.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+
+
+def test_existing_output_and_missing_input(tmp_path):
+    (tmp_path / "there").mkdir()
+    ran = edit(QWEN, tmp_path / "there")
+    assert ran.code == 6 and "there" in ran.err, ran.text
+    assert edit(tmp_path / "nowhere", tmp_path / "out", direction=direction_of(QWEN)).code in (2, 3)
+    assert edit(QWEN, tmp_path / "out", direction=tmp_path / "none.safetensors").code in (2, 3)
+
+
+def test_full_disk_is_said_before_a_byte_is_written(tmp_path):
+    """A file system of 64 KiB; the model needs more."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("cannot mount a small file system")
+    try:
+        ran = edit(QWEN, small / "out")
+        assert ran.code == 1 and "model.safetensors" in ran.err and "space" in ran.err.lower(), ran.text
+        assert not (small / "out").exists()
+        subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+        ran = edit(QWEN, small / "out")
+        assert ran.code in (1, 4) and "ead-only" in ran.err, ran.text
+    finally:
+        subprocess.run(["umount", small], check=False)
+
+
+def test_names_are_never_paths(tmp_path):
+    copy(QWEN, tmp_path / "model")
+    tensors = load_file(QWEN / "model.safetensors")
+    tensors["../../../etc/passwd"] = torch.zeros(4)
+    save_file(tensors, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    ran = edit(tmp_path / "model", tmp_path / "out", direction=direction_of(QWEN))
+    assert ran.code == 2 and "../../../etc/passwd" in ran.err, ran.text
+    sharded = support.TINY / "llama-sharded"
+    copy(sharded, tmp_path / "sharded")
+    index = support.read_json(sharded / "model.safetensors.index.json")
+    index["weight_map"]["lm_head.weight"] = "../model/model.safetensors"
+    support.write_json(tmp_path / "sharded/model.safetensors.index.json", index)
+    ran = edit(tmp_path / "sharded", tmp_path / "out", direction=direction_of(sharded))
+    assert ran.code != 0 and "lm_head.weight" in ran.err and not (tmp_path / "out").exists(), ran.text
+
+
+def test_killed_and_run_again_ends_with_the_same_bytes(tmp_path):
+    """A model of some tens of MB, killed at random moments; no half-written folder ever has the name."""
+    model = tmp_path / "model"
+    config = transformers.LlamaConfig(hidden_size=512, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=8,
+                                      num_key_value_heads=8, vocab_size=20000, tie_word_embeddings=False)
+    torch.manual_seed(1)
+    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(model, max_shard_size="10MB")
+    save_file({"direction": torch.randn(512)}, tmp_path / "d.safetensors")
+    want = edit(model, tmp_path / "want", direction=tmp_path / "d.safetensors")
+    assert want.code == 0, want.text
+    whole = {p.name: support.sha256(p) for p in (tmp_path / "want").iterdir()}
+    draw, killed = random.Random(3), 0
+    command = [support.BIN / "bearing", "edit", "--model", model, "--direction", tmp_path / "d.safetensors", "--out", tmp_path / "out",
+               "--ranks", "1"]
+    for _ in range(10):
+        process = subprocess.Popen([str(c) for c in command], env=support.environment(), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(draw.uniform(0, want.seconds))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if (tmp_path / "out").exists():  # It was done before the signal: everything is there.
+            assert {p.name: support.sha256(p) for p in (tmp_path / "out").iterdir()} == whole
+            (tmp_path / "out").rename(tmp_path / f"done-{killed}")
+        killed += 1
+    last = edit(model, tmp_path / "out", direction=tmp_path / "d.safetensors")
+    assert last.code == 0, last.text
+    assert {p.name: support.sha256(p) for p in (tmp_path / "out").iterdir()} == whole
+    assert not (tmp_path / "out.partial").exists()
