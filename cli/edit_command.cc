@@ -14,6 +14,7 @@
 #include "cli/mpirun.h"
 #include "cli/process.h"
 #include "sharding/status_macros.h"
+#include "storage/uri.h"
 
 namespace bearing::cli {
 namespace {
@@ -40,7 +41,9 @@ struct EditOptions {
 
 absl::Status CheckEdit(const EditOptions& options) {
   std::error_code error;
-  if (!std::filesystem::is_directory(options.model, error)) {
+  if (storage::HasScheme(options.model)) {
+    BEARING_RETURN_IF_ERROR(storage::ParseUri(options.model).status());
+  } else if (!std::filesystem::is_directory(options.model, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--model: no such folder: ", options.model));
   }
   for (const std::string& path : options.directions) {
@@ -53,6 +56,14 @@ absl::Status CheckEdit(const EditOptions& options) {
   }
   if (options.out.empty()) {
     return options.dry_run ? absl::OkStatus() : absl::InvalidArgumentError("--out is needed, or --dry-run");
+  }
+  if (storage::HasScheme(options.out)) {
+    BEARING_RETURN_IF_ERROR(storage::ParseUri(options.out).status());
+    if (options.form == "control-vector" || options.form == "direction") {
+      return absl::InvalidArgumentError(
+          "--out: an address needs --form checkpoint or lora; a single file is written to a path");
+    }
+    return absl::OkStatus();
   }
   if (!options.dry_run && std::filesystem::exists(options.out, error) && options.form != "direction") {
     return absl::AlreadyExistsError(absl::StrCat("--out is there already: ", options.out));

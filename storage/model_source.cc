@@ -139,6 +139,13 @@ absl::StatusOr<std::unique_ptr<ModelSource>> ModelSource::Open(std::string_view 
 const std::string& ModelSource::folder() const { return impl_->folder; }
 const std::string& ModelSource::chat_template() const { return impl_->chat_template; }
 
+absl::StatusOr<std::unique_ptr<sharding::WeightFiles>> ModelSource::OpenWeights() const {
+  if (impl_->shards == nullptr) return sharding::WeightFiles::Open(impl_->folder);
+  absl::StatusOr<std::unique_ptr<sharding::WeightFiles>> weights = sharding::WeightFiles::Open(impl_->folder, *impl_->shards);
+  if (weights.ok()) return weights;
+  return absl::Status(weights.status().code(), Concat(std::string(weights.status().message()), " model=", impl_->name));
+}
+
 absl::StatusOr<std::unique_ptr<sharding::CheckpointReader>> ModelSource::OpenCheckpoint() const {
   if (impl_->shards == nullptr) return sharding::CheckpointReader::Open(impl_->folder);
   absl::StatusOr<std::unique_ptr<sharding::CheckpointReader>> reader =

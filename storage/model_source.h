@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "sharding/checkpoint_reader.h"
+#include "sharding/weight_files.h"
 
 namespace bearing::storage {
 
@@ -32,6 +33,9 @@ class ModelSource {
 
   // Path on this machine, empty if none was given.
   const std::string& chat_template() const;
+
+  // As it is on disk, also of models that cannot be run. Errors of WeightFiles::Open.
+  absl::StatusOr<std::unique_ptr<sharding::WeightFiles>> OpenWeights() const;
 
   // Errors of CheckpointReader::Open.
   absl::StatusOr<std::unique_ptr<sharding::CheckpointReader>> OpenCheckpoint() const;

@@ -377,6 +377,28 @@ absl::Status Publisher::RollForward(const std::vector<PublishedFile>& files, con
   return destination_.store->Delete(CommitKey());
 }
 
+absl::Status CheckDestination(const Location& destination, const PublishOptions& options) {
+  if (destination.uri.key.empty()) {
+    return absl::InvalidArgumentError(
+        Concat("the destination must be a folder in the bucket, not the bucket itself: uri=", destination.uri.ToString()));
+  }
+  if (options.overwrite) return absl::OkStatus();
+  BEARING_ASSIGN_OR_RETURN(const std::vector<ObjectInfo> objects, destination.store->List(destination.uri.key));
+  const std::string staged = Concat(destination.KeyOf(kAttemptsFolder), "/");
+  const auto is_staged = [&staged](const ObjectInfo& object) { return object.key.starts_with(staged); };
+  const auto other = std::find_if_not(objects.begin(), objects.end(), is_staged);
+  if (other == objects.end()) return absl::OkStatus();
+  // A commit that was begun has put files in their places before there is a manifest.
+  const auto has = [&objects](const std::string& key) {
+    return std::any_of(objects.begin(), objects.end(), [&key](const ObjectInfo& object) { return object.key == key; });
+  };
+  const bool finished = has(destination.KeyOf(kManifestName));
+  if (!finished && has(destination.KeyOf(Concat(kAttemptsFolder, "/commit.json")))) return absl::OkStatus();
+  return absl::AlreadyExistsError(Concat(finished ? "the destination holds a finished set" : "the destination is not empty",
+                                         "; choose another: uri=", destination.uri.ToString(),
+                                         " file=", destination.store->Name(other->key)));
+}
+
 absl::Status PublishFolder(const std::string& folder, const Location& destination, const PublishOptions& options,
                            const json& extra) {
   absl::StatusOr<std::string> manifest = sharding::ReadWholeFile(Concat(folder, "/", kManifestName), kMaxRecordBytes);

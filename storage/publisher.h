@@ -106,6 +106,10 @@ class Publisher {
   PublishOptions options_;
 };
 
+// Before long work: would a set be accepted here? AlreadyExists for a finished set or other files, unless they are to be
+// overwritten; what an earlier run has begun is no obstacle. Writes nothing.
+absl::Status CheckDestination(const Location& destination, const PublishOptions& options);
+
 // Publishes a folder of this machine: the files that its manifest.json names, and that manifest; or, when it has none, all its
 // files and a manifest of them with `extra`. A file whose bytes are not those of the manifest is DataLoss. May be called again
 // after any failure. The attempt is the sha256 of the manifest.

@@ -10,6 +10,7 @@
 #include "worker/comm/mpi_communicator.h"
 #include "worker/device.h"
 #include "worker/edit/edit_command.h"
+#include "worker/edit_at_address.h"
 #include "worker/serve.h"
 #include "worker/trace.h"
 #include "worker/version.h"
@@ -144,7 +145,7 @@ int main(int argc, char** argv) {
     const bearing::edit::RankGroup group{(*comm)->rank(), (*comm)->size(), [&comm](const absl::Status& status) {
                                            return bearing::comm::AgreeOnStatus(**comm, status);
                                          }};
-    const absl::Status edited = bearing::edit::RunEditCommand(group, edit);
+    const absl::Status edited = bearing::worker::EditAtAddress(group, edit);
     // An exception on one rank leaves it out of step with the others.
     if (absl::IsInternal(edited) && (*comm)->size() > 1) (*comm)->Abort(std::string(edited.message()));
     return Finish(**comm, edited);

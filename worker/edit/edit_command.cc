@@ -246,24 +246,22 @@ absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& req
   return WriteDirectionFile(plan, request.inputs.front(), options.out);
 }
 
-absl::Status Edit(const RankGroup& group, const EditCommandOptions& options) {
+absl::Status Edit(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source) {
   const auto& agree = group.agree;
   const absl::StatusOr<EditRequest> request = ReadRequest(options);
   BEARING_RETURN_IF_ERROR(agree(request.status()));
-  const auto source = sharding::WeightFiles::Open(options.model);
-  BEARING_RETURN_IF_ERROR(agree(source.status()));
-  const absl::StatusOr<EditPlan> plan = MakeEditPlan(**source, request->spec);
+  const absl::StatusOr<EditPlan> plan = MakeEditPlan(source, request->spec);
   BEARING_RETURN_IF_ERROR(agree(plan.status()));
   const bool is_rank0 = group.rank == 0;
   if (options.dry_run) {
     if (is_rank0) PrintPlan(*plan, options.json);
     return absl::OkStatus();
   }
-  const absl::StatusOr<std::string> digest = (*source)->Digest();
+  const absl::StatusOr<std::string> digest = source.Digest();
   BEARING_RETURN_IF_ERROR(agree(digest.status()));
   const RecordInputs inputs = RecordOf(options, *request, *digest);
   if (options.form != "checkpoint") {
-    const absl::Status written = is_rank0 ? WriteForm(options, *request, **source, *plan, inputs) : absl::OkStatus();
+    const absl::Status written = is_rank0 ? WriteForm(options, *request, source, *plan, inputs) : absl::OkStatus();
     BEARING_RETURN_IF_ERROR(agree(written));
     if (is_rank0) std::cout << options.out << '\n';
     return absl::OkStatus();
@@ -276,7 +274,7 @@ absl::Status Edit(const RankGroup& group, const EditCommandOptions& options) {
   run.progress = [&](const char* what, int64_t done, int64_t total) { return progress.Show(what, done, total); };
   BEARING_ASSIGN_OR_RETURN(
       const EditOutcome outcome,
-      EditCheckpoint(**source, *plan, options.out, group, run, [&](const EditOutcome& found, const std::string& folder) {
+      EditCheckpoint(source, *plan, options.out, group, run, [&](const EditOutcome& found, const std::string& folder) {
         return WriteRecord(*plan, request->spec, found, inputs, folder,
                            /*with_manifest=*/true);
       }));
@@ -314,10 +312,9 @@ void AddEditOptions(CLI::App& command, EditCommandOptions& options) {
   command.add_flag("--json", options.json, "Print JSON");
 }
 
-absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options) {
-  if (options.out.empty() && !options.dry_run) return absl::InvalidArgumentError("--out is required");
+absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source) {
   try {
-    return Edit(group, options);
+    return Edit(group, options, source);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& error) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "sharding/weight_files.h"
 #include "worker/edit/edit_checkpoint.h"
 
 namespace CLI {
@@ -41,8 +42,8 @@ struct EditCommandOptions {
 // Adds the command's options to a command line.
 void AddEditOptions(CLI::App& command, EditCommandOptions& options);
 
-// Every rank calls it alike; rank 0 prints. Exceptions of libraries come out as Internal.
-absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options);
+// Every rank calls it alike, with the files of `options.model`; rank 0 prints. Exceptions of libraries come out as Internal.
+absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source);
 
 }  // namespace bearing::edit
 
