@@ -30,16 +30,19 @@ def one(context, folder, dtype):
         # Logits of every position, what a forward call gives when it is not asked for less: on a part, relative to the same part.
         every, last = measure.in_turn(context.rounds, lambda: other.forward(some, size, last=False),
                                       lambda: other.forward(some, size, last=True))
-        peak = plain.gemm_peak(config, dtype, context.threads)
+        peak, peak_cpu = (plain.gemm_peak(config, dtype, context.threads, clock) for clock in ("seconds", "cpu_seconds"))
         loaded = engine.loaded
-    seconds, theirs_seconds = measure.median_seconds(ours), measure.median_seconds(theirs)
-    ratio = theirs_seconds / seconds
+    seconds, theirs_seconds, ratio = measure.median_seconds(ours), measure.median_seconds(theirs), measure.ratio(ours, theirs)
     tokens = ours[0]["tokens"]
     longest = [max(map(len, rows[i:i + size])) * len(rows[i:i + size]) for i in range(0, len(rows), size)]
     share = plain.product_flops(config, tokens, len(rows)) / seconds / peak
     agree = sum(a == b for a, b in zip(ours[0]["ids"], theirs[0]["result"])) / len(rows)
     return {"model": folder.name, "dtype": dtype, "prompts": len(rows), "bearing s": seconds, "transformers s": theirs_seconds,
-            "ratio": ratio, "ratio all logits": ratio * measure.median_seconds(every) / measure.median_seconds(last),
+            "ratio": ratio, "ratio all logits": ratio * measure.ratio(last, every),
+            "ratio of processor time": measure.ratio(ours, theirs, "cpu_seconds"),
+            "ratio of processor time, all logits": measure.ratio(ours, theirs, "cpu_seconds") * measure.ratio(last, every, "cpu_seconds"),
+            "share of peak in processor time": plain.product_flops(config, tokens, len(rows)) / peak_cpu
+            / measure.median_seconds(ours, "cpu_seconds"),
             "share of peak": share, "agree": agree,
             "transformers' share of peak": plain.product_flops(config, sum(longest), sum(longest) / max(map(len, rows)))
             / theirs_seconds / peak,

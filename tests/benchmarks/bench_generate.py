@@ -35,7 +35,7 @@ def both(context, folder, dtype):
             seconds, theirs_seconds = measure.median_seconds(ours), measure.median_seconds(theirs)
             yield {"model": folder.name, "dtype": dtype, "prompts": len(rows), "new tokens": context.new_tokens,
                    "rows end": "when they say so" if stops else "never", "bearing s": seconds, "transformers s": theirs_seconds,
-                   "ratio": theirs_seconds / seconds,
+                   "ratio": theirs_seconds / seconds, "ratio of processor time": measure.ratio(ours, theirs, "cpu_seconds"),
                    "equal": sum(a == b for a, b in zip(ours[0]["ids"], theirs[0]["result"])) / len(rows),
                    "tokens made": sum(map(len, ours[0]["ids"])), "batch size": size,
                    "batch sizes on a few tokens": sizes,

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 
 class EngineError(Exception):
@@ -12,6 +13,7 @@ class EngineError(Exception):
 class Engine:
     def __init__(self, bin_, model, rows, dtype="float32", ranks=1, threads=1, **options):
         """`rows` is a file of token ids; further options are those of the program. `loaded` says how long loading took."""
+        self.ranks = ranks
         command = [str(bin_ / "engine"), "--model", str(model), "--token-ids", str(rows), "--dtype", dtype]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
@@ -35,9 +37,16 @@ class Engine:
             self.process.wait()
 
     def ask(self, do, **arguments):
+        """The engine's answer, for one rank with the processor time that the work took."""
+        before = self._cpu_seconds()
         self.process.stdin.write(json.dumps({"do": do} | arguments) + "\n")
         self.process.stdin.flush()
-        return self._answer()
+        answer = self._answer()
+        return answer if self.ranks > 1 else answer | {"cpu_seconds": self._cpu_seconds() - before}
+
+    def _cpu_seconds(self):
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _answer(self):
         line = self.process.stdout.readline()

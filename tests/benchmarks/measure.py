@@ -52,14 +52,20 @@ def in_turn(rounds, *works):
     return results
 
 
-def median_seconds(results):
-    return statistics.median(result["seconds"] for result in results)
+def median_seconds(results, clock="seconds"):
+    return statistics.median(result[clock] for result in results)
+
+
+def ratio(ours, theirs, clock="seconds"):
+    """How many times as fast the first is. On a machine that others use too, `cpu_seconds` of one thread say more than the wall
+    clock; of several threads they count what waiting threads spin away."""
+    return median_seconds(theirs, clock) / median_seconds(ours, clock)
 
 
 def timed(work):
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     result = work()
-    return {"seconds": time.perf_counter() - started, "result": result}
+    return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu, "result": result}
 
 
 def chat_rows(folder, count, shortest, longest):

@@ -59,8 +59,9 @@ def product_flops(config, tokens, read):
 
 
 @torch.inference_mode()
-def gemm_peak(config, dtype, threads, tokens=1024, repeats=9):
-    """FLOP/s of the fastest of the model's products in plain torch: what this machine gives at these shapes."""
+def gemm_peak(config, dtype, threads, clock="seconds", tokens=1024, repeats=9):
+    """FLOP/s of the fastest of the model's products in plain torch: what this machine gives at these shapes. In processor time:
+    of one thread."""
     torch.set_num_threads(threads)
     d, ffn = config.hidden_size, config.intermediate_size
     types = [torch.float32] + ([torch.bfloat16] if dtype == "bfloat16" else [])
@@ -68,6 +69,6 @@ def gemm_peak(config, dtype, threads, tokens=1024, repeats=9):
     for kind in types:
         for inner, outer in ((d, 2 * ffn), (ffn, d)):
             x, w = torch.randn(tokens, inner).to(kind), torch.randn(outer, inner).to(kind)
-            seconds = min(timed(lambda: torch.nn.functional.linear(x, w))["seconds"] for _ in range(repeats))
+            seconds = min(timed(lambda: torch.nn.functional.linear(x, w))[clock] for _ in range(repeats))
             best = max(best, 2 * tokens * inner * outer / seconds)
     return best
