@@ -50,8 +50,9 @@ absl::StatusOr<nlohmann::json> Provenance(const JobContext& context) {
   const auto add = [&](const std::string& name, const bearing::v1::PromptSource& source) -> absl::Status {
     if (source.file().empty()) return absl::OkStatus();  // A test set that a job without evaluation need not have.
     BEARING_ASSIGN_OR_RETURN(const std::string content, jobs::ReadInput(source.file()));
-    prompts[name] = {
-        {"file", std::filesystem::path(source.file()).filename().string()}, {"sha256", jobs::Sha256OfBytes(content)}, {"count", source.count()}};
+    prompts[name] = {{"file", std::filesystem::path(source.file()).filename().string()},
+                     {"sha256", jobs::Sha256OfBytes(content)},
+                     {"count", source.count()}};
     return absl::OkStatus();
   };
   const bearing::v1::Prompts& p = context.spec.prompts();
