@@ -54,7 +54,11 @@ absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
   if (spec.model().residency() == "resident") return model::Residency::kResident;
   if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
   const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[grid.tensor_parallel->rank()]);
-  const auto bytes = elements.resident * static_cast<int64_t>(c10::elementSize(ComputeType(spec)));
+  const at::ScalarType type = ComputeType(spec);
+  // Weights on a device are of the compute type; on this processor they may be widened.
+  const int64_t element_bytes = comm->device().is_cpu() ? model::HeldElementBytes(type, model::ChooseGemmPath(type))
+                                                        : static_cast<int64_t>(c10::elementSize(type));
+  const int64_t bytes = elements.resident * element_bytes;
   const absl::StatusOr<int64_t> memory = RankMemoryBytes(*comm, ranks_on_host);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, memory.status()));
   const bool fits = sharding::FitsResident(bytes, *memory);

@@ -87,7 +87,7 @@ int main(int argc, char** argv) {
   add->needs(layer);
   layer->needs(add);
   trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: by the processor")
-      ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed"}));
+      ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed", "widened-blocks"}));
 
   bearing::edit::EditCommandOptions edit;
   CLI::App* edit_command = app.add_subcommand("edit",

@@ -58,8 +58,9 @@ class ServerCommandsTest : public ::testing::Test {
   }
 
   std::unique_ptr<Program> StartWorker(const std::string& mode) {
-    return std::make_unique<Program>(std::vector<std::string>{BEARING_FAKE_WORKER, "serve", "--coordinator", server_},
-                                     testing::Environment{{"FAKE_WORKER", mode}}, job_.path());
+    return std::make_unique<Program>(
+        std::vector<std::string>{BEARING_FAKE_WORKER, "serve", "--coordinator", server_, "--device", "cpu"},
+        testing::Environment{{"FAKE_WORKER", mode}}, job_.path());
   }
 
   testing::JobFolder job_;

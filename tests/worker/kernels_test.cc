@@ -96,13 +96,21 @@ TEST(LinearTest, EveryPathGivesTheProduct) {
   for (const GemmPath path : {GemmPath::kPlain, GemmPath::kPacked}) {
     EXPECT_LT(at::amax(at::abs(Linear(w, b, at::kFloat, path).Forward(x) - want)).item<float>(), 1e-4) << GemmPathName(path);
   }
-  for (const GemmPath path : {GemmPath::kPlain, GemmPath::kWidened, GemmPath::kWidenedPacked}) {
+  for (const GemmPath path : {GemmPath::kPlain, GemmPath::kWidened, GemmPath::kWidenedPacked, GemmPath::kWidenedBlocks}) {
     const at::Tensor y = Linear(w, b, at::kBFloat16, path).Forward(x.to(at::kBFloat16));
     EXPECT_EQ(y.scalar_type(), at::kBFloat16);
     EXPECT_LT(at::amax(at::abs(y.to(at::kFloat) - want)).item<float>(), 0.3) << GemmPathName(path);
   }
   EXPECT_FALSE(GemmPathFromName("fastest").has_value());
   EXPECT_TRUE(GemmPathFromName(GemmPathName(ChooseGemmPath(at::kFloat))).has_value());
+  EXPECT_TRUE(GemmPathFromName(GemmPathName(ChooseStreamedGemmPath(at::kBFloat16))).has_value());
+
+  // More elements than are widened at once: three blocks, the last of another size.
+  const at::Tensor wide = at::randn({2500, 16384}), row = at::randn({3, 16384}) / 128;
+  const at::Tensor whole = Linear(wide, at::Tensor(), at::kBFloat16, GemmPath::kWidened).ForwardFloat(row.to(at::kBFloat16));
+  const at::Tensor blocks =
+      Linear(wide, at::Tensor(), at::kBFloat16, GemmPath::kWidenedBlocks).ForwardFloat(row.to(at::kBFloat16));
+  EXPECT_LT(at::amax(at::abs(blocks - whole)).item<float>(), 1e-4);
 }
 
 }  // namespace

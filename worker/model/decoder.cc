@@ -27,7 +27,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const sharding::Checkpoin
   if (decoder->ops_ == &CpuOps()) {  // The other paths are of the CPU.
     // All ranks take rank 0's path, should their processors differ.
     std::string name;
-    if (comm.rank() == 0) name = GemmPathName(options.gemm_path.value_or(ChooseGemmPath(options.dtype)));
+    const GemmPath chosen =
+        options.residency == Residency::kStreamed ? ChooseStreamedGemmPath(options.dtype) : ChooseGemmPath(options.dtype);
+    if (comm.rank() == 0) name = GemmPathName(options.gemm_path.value_or(chosen));
     BEARING_RETURN_IF_ERROR(comm.BroadcastBytes(name, 0));
     decoder->gemm_path_ = GemmPathFromName(name).value_or(GemmPath::kPlain);
   }

@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/cpu/Utils.h>
 
+#include <algorithm>
 #include <string_view>
 #include <vector>
 
@@ -33,6 +34,10 @@ at::Tensor MultiplyPacked(const at::Tensor& x, const at::Tensor& packed, const a
 
 bool IsPacked(GemmPath path) { return path == GemmPath::kPacked || path == GemmPath::kWidenedPacked; }
 bool IsWidened(GemmPath path) { return path == GemmPath::kWidened || path == GemmPath::kWidenedPacked; }
+
+// Elements of a weight that are widened at once: 64 MiB of fp32. Widening costs 6 bytes an element, once a product of up to
+// thousands of tokens.
+constexpr int64_t kBlockElements = int64_t{1} << 24;
 
 // Does the processor multiply bf16 itself? Emulated, that is several times slower than fp32.
 bool HasBf16Arithmetic() {
@@ -66,12 +71,15 @@ const char* GemmPathName(GemmPath path) {
       return "widened";
     case GemmPath::kWidenedPacked:
       return "widened-packed";
+    case GemmPath::kWidenedBlocks:
+      return "widened-blocks";
   }
   return "?";
 }
 
 std::optional<GemmPath> GemmPathFromName(const std::string& name) {
-  for (const GemmPath path : {GemmPath::kPlain, GemmPath::kPacked, GemmPath::kWidened, GemmPath::kWidenedPacked}) {
+  for (const GemmPath path :
+       {GemmPath::kPlain, GemmPath::kPacked, GemmPath::kWidened, GemmPath::kWidenedPacked, GemmPath::kWidenedBlocks}) {
     if (name == GemmPathName(path)) return path;
   }
   return std::nullopt;
@@ -84,16 +92,39 @@ GemmPath ChooseGemmPath(at::ScalarType dtype) {
   return widen ? GemmPath::kWidened : GemmPath::kPlain;
 }
 
+int64_t HeldElementBytes(at::ScalarType dtype, GemmPath path) {
+  return static_cast<int64_t>(c10::elementSize(IsWidened(path) ? at::kFloat : dtype));
+}
+
+GemmPath ChooseStreamedGemmPath(at::ScalarType dtype) {
+  const bool widen = dtype == at::kBFloat16 && !HasBf16Arithmetic();
+  return widen ? GemmPath::kWidenedBlocks : ChooseGemmPath(dtype);
+}
+
 Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype, GemmPath path)
     : path_(path), dtype_(dtype), in_(weight.size(1)), out_(weight.size(0)) {
   const at::ScalarType product = IsWidened(path) ? at::kFloat : dtype;
   // bf16 weights rounded first: widening must not give more than the compute type holds.
   const at::Tensor converted = weight.to(dtype).to(product).contiguous();
   weight_ = IsPacked(path) ? PackWeight(converted) : converted;
-  if (bias.defined()) bias_ = bias.to(dtype).to(product).contiguous();
+  if (bias.defined()) bias_ = bias.to(dtype).to(path == GemmPath::kWidenedBlocks ? at::kFloat : product).contiguous();
+}
+
+at::Tensor Linear::MultiplyBlocks(const at::Tensor& x) const {
+  const at::Tensor input = x.to(at::kFloat);
+  at::Tensor y = at::empty({x.size(0), out_}, at::kFloat);
+  const int64_t rows = std::max<int64_t>(1, kBlockElements / in_);
+  for (int64_t begin = 0; begin < out_; begin += rows) {
+    const int64_t count = std::min(rows, out_ - begin);
+    at::Tensor part = y.narrow(1, begin, count);
+    at::mm_out(part, input, weight_.narrow(0, begin, count).to(at::kFloat).t());
+  }
+  if (bias_.defined()) y.add_(bias_);
+  return y;
 }
 
 at::Tensor Linear::Multiply(const at::Tensor& x) const {
+  if (path_ == GemmPath::kWidenedBlocks) return MultiplyBlocks(x);
   const at::Tensor input = IsWidened(path_) ? x.to(at::kFloat) : x;
   if (IsPacked(path_)) return MultiplyPacked(input, weight_, bias_);
   return at::linear(input, weight_, bias_.defined() ? std::optional<at::Tensor>(bias_) : std::nullopt);

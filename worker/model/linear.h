@@ -17,6 +17,8 @@ enum class GemmPath {
   kPacked,         // oneDNN with the weight packed once, on the compute type.
   kWidened,        // bf16 only: at::linear in fp32.
   kWidenedPacked,  // bf16 only: packed oneDNN in fp32.
+  kWidenedBlocks,  // bf16 only: kept as bf16, widened some rows at a time when it is used: half the memory, for streamed
+                   // weights.
 };
 const char* GemmPathName(GemmPath path);
 std::optional<GemmPath> GemmPathFromName(const std::string& name);
@@ -24,6 +26,12 @@ std::optional<GemmPath> GemmPathFromName(const std::string& name);
 // By what processor and libtorch can do, not by measuring: the same machine then computes the same bits in each run. `dtype` is
 // kFloat or kBFloat16.
 GemmPath ChooseGemmPath(at::ScalarType dtype);
+
+// Bytes that an element of a weight takes in memory on that path.
+int64_t HeldElementBytes(at::ScalarType dtype, GemmPath path);
+
+// The one to take when layers come and go, so that memory for two of them counts and packing would be paid at each reading.
+GemmPath ChooseStreamedGemmPath(at::ScalarType dtype);
 
 class Linear {
  public:
@@ -43,6 +51,7 @@ class Linear {
 
  private:
   at::Tensor Multiply(const at::Tensor& x) const;
+  at::Tensor MultiplyBlocks(const at::Tensor& x) const;
 
   GemmPath path_ = GemmPath::kPlain;
   at::ScalarType dtype_ = at::kFloat;
