@@ -188,7 +188,8 @@ int main(int argc, char** argv) {
   app.add_option("--token-ids", options.token_ids, "JSON list of lists of token ids")->required();
   app.add_option("--dtype", options.dtype)->check(CLI::IsMember({"float32", "bfloat16"}));
   app.add_option("--residency", options.residency)->check(CLI::IsMember({"resident", "streamed"}));
-  app.add_option("--gemm", options.gemm)->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed", "widened-blocks"}));
+  app.add_option("--gemm", options.gemm)
+      ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed", "widened-blocks"}));
   app.add_option("--budget", options.budget, "Tokens of a forward pass")->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   auto comm = bearing::comm::MpiCommunicator::Create({absl::Minutes(10)});
