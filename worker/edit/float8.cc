@@ -5,10 +5,10 @@
 #include <cmath>
 #include <limits>
 
+#include "sharding/multiversion.h"
+
 namespace bearing::edit {
 namespace {
-
-#define BEARING_FLOAT8_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
 
 std::array<float, 256> MakeE4M3Table() {
   std::array<float, 256> table;
@@ -33,7 +33,7 @@ void DecodeE4M3(const uint8_t* values, int64_t n, float scale, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = kE4M3[values[i]] * scale;
 }
 
-BEARING_FLOAT8_CLONES void EncodeE4M3(const float* values, int64_t n, float inverse_scale, uint8_t* out) {
+BEARING_MULTIVERSION void EncodeE4M3(const float* values, int64_t n, float inverse_scale, uint8_t* out) {
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t u = std::bit_cast<uint32_t>(values[i] * inverse_scale);
     const uint32_t sign = (u >> 24) & 0x80;

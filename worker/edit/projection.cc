@@ -7,54 +7,53 @@
 #include <cmath>
 #include <cstring>
 
+#include "sharding/multiversion.h"
+
 namespace bearing::edit {
 namespace {
 
 using sharding::DType;
 
-// One function body, several instruction sets, resolved once by the loader.
-#define BEARING_EDIT_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-
 // Rows whose products are added in fp32 before they go to the fp64 sums.
 constexpr int64_t kRowsInFloat = 32;
 
-BEARING_EDIT_CLONES void AddScaled(const float* x, float a, int64_t n, float* y) {
+BEARING_MULTIVERSION void AddScaled(const float* x, float a, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] += a * x[i];
 }
 
-BEARING_EDIT_CLONES void AddScaled(const double* x, double a, int64_t n, double* y) {
+BEARING_MULTIVERSION void AddScaled(const double* x, double a, int64_t n, double* y) {
   for (int64_t i = 0; i < n; ++i) y[i] += a * x[i];
 }
 
-BEARING_EDIT_CLONES void AddSquares(const float* x, int64_t n, float* y) {
+BEARING_MULTIVERSION void AddSquares(const float* x, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] += x[i] * x[i];
 }
 
-BEARING_EDIT_CLONES void AddSquares(const double* x, int64_t n, double* y) {
+BEARING_MULTIVERSION void AddSquares(const double* x, int64_t n, double* y) {
   for (int64_t i = 0; i < n; ++i) y[i] += x[i] * x[i];
 }
 
-BEARING_EDIT_CLONES void Multiply(const float* x, int64_t n, float* y) {
+BEARING_MULTIVERSION void Multiply(const float* x, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) y[i] *= x[i];
 }
 
-BEARING_EDIT_CLONES void Multiply(const double* x, int64_t n, double* y) {
+BEARING_MULTIVERSION void Multiply(const double* x, int64_t n, double* y) {
   for (int64_t i = 0; i < n; ++i) y[i] *= x[i];
 }
 
-BEARING_EDIT_CLONES float Dot(const float* x, const float* y, int64_t n) {
+BEARING_MULTIVERSION float Dot(const float* x, const float* y, int64_t n) {
   float sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
   return sum;
 }
 
-BEARING_EDIT_CLONES double Dot(const double* x, const double* y, int64_t n) {
+BEARING_MULTIVERSION double Dot(const double* x, const double* y, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
   return sum;
 }
 
-BEARING_EDIT_CLONES void MoveSums(float* from, int64_t n, double* to) {
+BEARING_MULTIVERSION void MoveSums(float* from, int64_t n, double* to) {
   for (int64_t i = 0; i < n; ++i) {
     to[i] += static_cast<double>(from[i]);
     from[i] = 0;
@@ -66,11 +65,11 @@ void MoveSums(double* from, int64_t n, double* to) {
   std::fill(from, from + n, 0.0);
 }
 
-BEARING_EDIT_CLONES void WidenBf16(const uint16_t* in, int64_t n, float* out) {
+BEARING_MULTIVERSION void WidenBf16(const uint16_t* in, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = std::bit_cast<float>(static_cast<uint32_t>(in[i]) << 16);
 }
 
-BEARING_EDIT_CLONES void NarrowBf16(const float* in, int64_t n, uint16_t* out) {
+BEARING_MULTIVERSION void NarrowBf16(const float* in, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t u = std::bit_cast<uint32_t>(in[i]);
     const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
@@ -79,11 +78,11 @@ BEARING_EDIT_CLONES void NarrowBf16(const float* in, int64_t n, uint16_t* out) {
   }
 }
 
-BEARING_EDIT_CLONES void WidenFloat(const float* in, int64_t n, double* out) {
+BEARING_MULTIVERSION void WidenFloat(const float* in, int64_t n, double* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<double>(in[i]);
 }
 
-BEARING_EDIT_CLONES void NarrowDouble(const double* in, int64_t n, float* out) {
+BEARING_MULTIVERSION void NarrowDouble(const double* in, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(in[i]);
 }
 

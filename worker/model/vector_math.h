@@ -8,10 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
-// One function body, several instruction sets, resolved once by the loader. The levels stand for features; the name of a
-// processor
-// ("haswell") would match that very processor only.
-#define BEARING_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#include "sharding/multiversion.h"
 
 namespace bearing::model {
 
