@@ -1,8 +1,5 @@
 // `bearing edit`: a direction written into the weights of a checkpoint. The work is the worker's; this command checks the flags
 // and becomes the worker (or mpirun with the worker), so nothing stays in between.
-#include <unistd.h>
-
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -11,8 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
-#include "cli/mpirun.h"
-#include "cli/process.h"
+#include "cli/worker_program.h"
 #include "sharding/status_macros.h"
 #include "storage/uri.h"
 
@@ -71,8 +67,8 @@ absl::Status CheckEdit(const EditOptions& options) {
   return absl::OkStatus();
 }
 
-std::vector<std::string> EditArguments(const std::string& worker, const EditOptions& options, const Globals& globals) {
-  std::vector<std::string> all = {worker, "edit", "--model", options.model};
+std::vector<std::string> EditArguments(const EditOptions& options, const Globals& globals) {
+  std::vector<std::string> all = {"edit", "--model", options.model};
   const auto append = [&all](const char* flag, const std::string& value) {
     if (!value.empty()) all.push_back(absl::StrCat(flag, "=", value));
   };
@@ -104,17 +100,8 @@ std::vector<std::string> EditArguments(const std::string& worker, const EditOpti
 
 int Edit(const EditOptions& options, const Globals& globals) {
   if (const absl::Status checked = CheckEdit(options); !checked.ok()) return Fail(checked);
-  const absl::StatusOr<std::string> worker = FindSibling("bearing-worker", "BEARING_WORKER");
-  if (!worker.ok()) return Fail(worker.status(), kExitFailed);
-  std::vector<std::string> arguments = EditArguments(*worker, options, globals);
-  if (options.ranks > 1) {
-    const absl::StatusOr<std::string> mpirun = FindMpirun();
-    if (!mpirun.ok()) return Fail(mpirun.status(), kExitFailed);
-    arguments = MpirunArguments({.mpirun = *mpirun, .ranks = options.ranks, .is_root = geteuid() == 0}, arguments);
-  }
-  // libtorch and MPI are linked in, and have nothing to compute here.
-  for (const auto& [name, value] : ThreadEnvironment(1)) setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
-  return Fail(BecomeProgram(arguments), kExitFailed);
+  // libtorch and MPI are linked in, and have nothing to compute here: one thread.
+  return Fail(BecomeWorker(EditArguments(options, globals), options.ranks, /*threads=*/1), kExitFailed);
 }
 
 }  // namespace

@@ -1,8 +1,5 @@
 // `bearing trace`: run prompts through a model and write what happened inside. The work is the worker's; this command checks
 // the flags and becomes the worker (or mpirun with the worker), so nothing stays in between.
-#include <unistd.h>
-
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -12,7 +9,7 @@
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "cli/mpirun.h"
-#include "cli/process.h"
+#include "cli/worker_program.h"
 #include "sharding/status_macros.h"
 #include "storage/uri.h"
 
@@ -61,8 +58,8 @@ absl::Status Check(const TraceOptions& options) {
   return absl::OkStatus();
 }
 
-std::vector<std::string> WorkerArguments(const std::string& worker, const TraceOptions& options) {
-  std::vector<std::string> all = {worker, "trace", "--model", options.model, "--out", options.out};
+std::vector<std::string> WorkerArguments(const TraceOptions& options) {
+  std::vector<std::string> all = {"trace", "--model", options.model, "--out", options.out};
   const auto append = [&all](const char* flag, const std::string& value) {
     if (!value.empty()) all.insert(all.end(), {flag, value});
   };
@@ -78,17 +75,8 @@ std::vector<std::string> WorkerArguments(const std::string& worker, const TraceO
 
 int Trace(const TraceOptions& options) {
   if (const absl::Status checked = Check(options); !checked.ok()) return Fail(checked, kExitInvalid);
-  const absl::StatusOr<std::string> worker = FindSibling("bearing-worker", "BEARING_WORKER");
-  if (!worker.ok()) return Fail(worker.status(), kExitFailed);
-  std::vector<std::string> arguments = WorkerArguments(*worker, options);
-  if (options.ranks > 1) {
-    const absl::StatusOr<std::string> mpirun = FindMpirun();
-    if (!mpirun.ok()) return Fail(mpirun.status(), kExitFailed);
-    arguments = MpirunArguments({.mpirun = *mpirun, .ranks = options.ranks, .is_root = geteuid() == 0}, arguments);
-  }
   const int threads = ThreadsPerRank(options.threads, AvailableCores(), options.ranks);
-  for (const auto& [name, value] : ThreadEnvironment(threads)) setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
-  return Fail(BecomeProgram(arguments), kExitFailed);
+  return Fail(BecomeWorker(WorkerArguments(options), options.ranks, threads), kExitFailed);
 }
 
 }  // namespace
