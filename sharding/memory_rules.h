@@ -25,6 +25,15 @@ int64_t StreamTokens(const ModelConfig& config, int64_t memory_bytes);
 // operating system.
 constexpr bool FitsResident(int64_t weight_bytes, int64_t free_bytes) { return weight_bytes <= free_bytes / 5 * 4; }
 
+// The edit makes a file in parts of about kEditPieceBytes; a matrix of up to kEditMatrixBytes whose columns are summed is made
+// at once. Parts in hand on one rank take at most kEditMemoryBytes together.
+inline constexpr int64_t kEditPieceBytes = 32 << 20;
+inline constexpr int64_t kEditMatrixBytes = 160 << 20;
+inline constexpr int64_t kEditMemoryBytes = 448 << 20;
+
+// Threads of a rank that make parts, where it may use `processors` of its host.
+constexpr int64_t EditThreads(int64_t processors) { return processors < 1 ? 2 : processors > 3 ? 4 : processors + 1; }
+
 }  // namespace bearing::sharding
 
 #endif  // BEARING_SHARDING_MEMORY_RULES_H_

@@ -50,10 +50,24 @@ absl::Status FolderError(std::string_view what, const std::string& folder, const
   return absl::Status(named.code(), Concat(named.message(), " folder=", folder));
 }
 
+const absl::Status& StatusOf(const absl::Status& status) { return status; }
+const absl::Status& StatusOf(const absl::StatusOr<FileDescriptor>& file) { return file.status(); }
+
 absl::Status MakeFolder(const std::string& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
   return error ? FolderError("cannot create folder", folder, error) : absl::OkStatus();
+}
+
+// Makes the folder of `path` and calls `create`, again when another writer removed the folder in between because it was empty.
+template <typename Create>
+auto CreateInFolder(const std::string& path, const Create& create) -> decltype(create()) {
+  constexpr int kTries = 64;
+  for (int i = 1;; ++i) {
+    const absl::Status made = MakeFolder(FolderOf(path));
+    auto created = made.ok() ? create() : decltype(create())(made);
+    if (i == kTries || !absl::IsNotFound(StatusOf(created))) return created;
+  }
 }
 
 ObjectInfo InfoOf(std::string key, const struct stat& info) {
@@ -147,12 +161,14 @@ class LocalStore final : public ObjectStore {
 
   absl::Status PutIfAbsent(std::string_view key, std::string_view bytes) override {
     BEARING_ASSIGN_OR_RETURN(const std::string path, PathOf(key));
-    BEARING_RETURN_IF_ERROR(MakeFolder(FolderOf(path)));
-    const std::string temporary = TemporaryPath(path);
-    BEARING_RETURN_IF_ERROR(sharding::WriteNewFile(temporary, bytes));
-    const int linked = ::link(temporary.c_str(), path.c_str());
-    const absl::Status status = linked == 0 ? absl::OkStatus() : ErrnoStatus("cannot create file", path);
-    ::unlink(temporary.c_str());
+    const absl::Status status = CreateInFolder(path, [&]() -> absl::Status {
+      const std::string temporary = TemporaryPath(path);
+      BEARING_RETURN_IF_ERROR(sharding::WriteNewFile(temporary, bytes));
+      const int linked = ::link(temporary.c_str(), path.c_str());
+      const absl::Status linking = linked == 0 ? absl::OkStatus() : ErrnoStatus("cannot create file", path);
+      ::unlink(temporary.c_str());
+      return linking;
+    });
     if (absl::IsAlreadyExists(status)) {
       const auto stored = sharding::ReadWholeFile(path, static_cast<int64_t>(bytes.size()));
       return stored.ok() && *stored == bytes ? absl::OkStatus() : status;
@@ -163,9 +179,8 @@ class LocalStore final : public ObjectStore {
 
   absl::StatusOr<std::unique_ptr<ObjectWriter>> Write(std::string_view key, int64_t size) override {
     BEARING_ASSIGN_OR_RETURN(const std::string path, PathOf(key));
-    BEARING_RETURN_IF_ERROR(MakeFolder(FolderOf(path)));
     std::string temporary = TemporaryPath(path);
-    BEARING_ASSIGN_OR_RETURN(FileDescriptor file, sharding::CreateNewFile(temporary));
+    BEARING_ASSIGN_OR_RETURN(FileDescriptor file, CreateInFolder(path, [&] { return sharding::CreateNewFile(temporary); }));
     return std::make_unique<LocalWriter>(std::move(file), std::move(temporary), path);
   }
 
@@ -173,18 +188,21 @@ class LocalStore final : public ObjectStore {
     BEARING_ASSIGN_OR_RETURN(const std::string from_path, PathOf(from));
     BEARING_ASSIGN_OR_RETURN(const std::string to_path, PathOf(to));
     BEARING_ASSIGN_OR_RETURN(const FileDescriptor source, sharding::OpenForReading(from_path));
-    BEARING_RETURN_IF_ERROR(MakeFolder(FolderOf(to_path)));
     const std::string temporary = TemporaryPath(to_path);
     struct stat info;
-    const bool link = ::lstat(from_path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
-    if (link && ::link(from_path.c_str(), temporary.c_str()) == 0) {
+    const bool plain = ::lstat(from_path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+    const auto link = [&] {
+      return ::link(from_path.c_str(), temporary.c_str()) == 0 ? absl::OkStatus() : ErrnoStatus("cannot link file", to_path);
+    };
+    if (plain && CreateInFolder(to_path, link).ok()) {
       const absl::Status moved = MoveIntoPlace(temporary, to_path);
       // A rename between two names of one file does nothing, and leaves both.
       ::unlink(temporary.c_str());
       return moved;
     }
     BEARING_ASSIGN_OR_RETURN(const int64_t size, sharding::FileSize(source, from_path));
-    BEARING_ASSIGN_OR_RETURN(const FileDescriptor copy, sharding::CreateNewFile(temporary));
+    BEARING_ASSIGN_OR_RETURN(const FileDescriptor copy,
+                             CreateInFolder(to_path, [&] { return sharding::CreateNewFile(temporary); }));
     absl::Status status = sharding::CopyBytes(source, 0, from_path, copy, 0, to_path, size);
     if (status.ok()) status = sharding::SyncFile(copy, to_path);
     if (status.ok()) return MoveIntoPlace(temporary, to_path);

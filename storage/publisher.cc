@@ -155,9 +155,13 @@ absl::Status Publisher::CheckEmpty() const {
   return absl::OkStatus();
 }
 
-absl::Status Publisher::SweepUploads(const std::string& prefix) {
+absl::Status Publisher::SweepUploads(const std::string& prefix, bool staged_too) {
   BEARING_ASSIGN_OR_RETURN(const std::vector<PendingUpload> uploads, destination_.store->PendingUploads(prefix));
-  return ParallelFor(uploads.size(), kDeletions, [&](size_t i) { return destination_.store->Abort(uploads[i]); });
+  const std::string staged = Concat(destination_.KeyOf(kAttemptsFolder), "/");
+  return ParallelFor(uploads.size(), kDeletions, [&](size_t i) {
+    const bool spared = !staged_too && uploads[i].key.starts_with(staged);
+    return spared ? absl::OkStatus() : destination_.store->Abort(uploads[i]);
+  });
 }
 
 absl::Status Publisher::DeleteBelow(const std::string& prefix) {
@@ -359,8 +363,9 @@ absl::Status Publisher::RollForward(const std::vector<PublishedFile>& files, con
       BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> now, ReadIfThere(ManifestKey()));
       return now == manifest ? absl::OkStatus() : copied;
     }
-    // Copies of large files are uploads too, and a writer that died may have left some.
-    BEARING_RETURN_IF_ERROR(SweepUploads(destination_.uri.key));
+    // Copies of large files are uploads too, and a writer that died may have left some. Those of other attempts are left until
+    // the manifest is there: a writer that misses its upload looks for it to learn why.
+    BEARING_RETURN_IF_ERROR(SweepUploads(destination_.uri.key, /*staged_too=*/false));
     if (options_.overwrite) BEARING_RETURN_IF_ERROR(DeleteOthers(files));
     BEARING_ASSIGN_OR_RETURN(const std::vector<ObjectInfo> objects, destination_.store->List(destination_.uri.key));
     std::set<std::pair<std::string, int64_t>> there;

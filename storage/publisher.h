@@ -97,7 +97,7 @@ class Publisher {
   absl::Status Claim(const std::string& record);
   absl::Status RollForward(const std::vector<PublishedFile>& files, const std::string& manifest);
   absl::Status DeleteOthers(const std::vector<PublishedFile>& files);
-  absl::Status SweepUploads(const std::string& prefix);
+  absl::Status SweepUploads(const std::string& prefix, bool staged_too = true);
   absl::Status DeleteBelow(const std::string& prefix);
   absl::Status FinishedByOther() const;
 

@@ -22,7 +22,7 @@ StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamL
   inputs.machine = &machine;
   inputs.decoder = &decoder;
   inputs.types = HoldingOf(config, dtype, machine);
-  inputs.edit = EditSizeOf(layout);
+  inputs.edit = EditSizeOf(layout, inputs.types.stored_bytes);
   inputs.ranks = shards.tp();
   inputs.budget = sharding::TokenBudget(config, sharding::ActivationMemory(machine.memory_bytes_per_rank));
   int64_t top_k = 0;

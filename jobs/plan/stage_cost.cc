@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "jobs/plan/stage_tally.h"
+#include "sharding/memory_rules.h"
 
 namespace bearing::jobs {
 namespace {
@@ -27,9 +28,9 @@ StageCost Load(const StageInputs& in) {
   return tally.cost();
 }
 
-// Elements that a rank edits: dealt out by size, and no piece is cut further.
+// Elements that a rank edits: dealt out by size, and no part is cut further.
 double EditedElements(const StageInputs& in) {
-  return std::max(AsReal(in.edit.edited) / AsReal(in.ranks), AsReal(in.edit.largest_piece));
+  return std::max(AsReal(in.edit.edited) / AsReal(in.ranks), AsReal(in.edit.largest_part / in.types.stored_bytes));
 }
 
 bool Unties(const StageInputs& in) { return in.config->tied_embeddings && !in.workload->keep_tied; }
@@ -37,6 +38,13 @@ bool Unties(const StageInputs& in) { return in.config->tied_embeddings && !in.wo
 double CheckpointBytes(const StageInputs& in) {
   const double untied = Unties(in) ? AsReal(in.config->vocab_size) * AsReal(in.config->d_model) : 0;
   return (AsReal(in.edit.edited + in.edit.copied) + untied) * AsReal(in.types.stored_bytes);
+}
+
+// Of the host's memory: parts in hand, as stored.
+int64_t EditMemory(const StageInputs& in) {
+  const int64_t threads = sharding::EditThreads(in.machine->threads);
+  const auto share = static_cast<int64_t>(CheckpointBytes(in) / AsReal(in.ranks));
+  return std::min({threads * std::max(in.edit.largest_part, sharding::kEditPieceBytes), sharding::kEditMemoryBytes, share});
 }
 
 StageCost Edit(const StageInputs& in) {
@@ -47,8 +55,7 @@ StageCost Edit(const StageInputs& in) {
   AddDisk(share, in.machine->disk_read_bytes_per_s, work);
   AddDisk(share, in.machine->disk_write_bytes_per_s, work);
   work.other_seconds += EditedElements(in) / in.machine->edit_elements_per_s;
-  // Stored twice, and three times in fp64: the weight, what is removed, the difference. In the host's memory.
-  if (!in.machine->is_gpu) tally.cost().memory.scratch = in.edit.largest_piece * (2 * in.types.stored_bytes + 24);
+  if (!in.machine->is_gpu) tally.cost().memory.scratch = EditMemory(in);
   return tally.cost();
 }
 
@@ -57,7 +64,7 @@ StageCost Verify(const StageInputs& in) {
   Work& work = tally.cost().work;
   AddDisk(AsReal(in.edit.edited * in.types.stored_bytes) / AsReal(in.ranks), in.machine->disk_read_bytes_per_s, work);
   work.other_seconds += EditedElements(in) / in.machine->edit_elements_per_s;
-  if (!in.machine->is_gpu) tally.cost().memory.scratch = in.edit.largest_piece * (in.types.stored_bytes + 17);
+  if (!in.machine->is_gpu) tally.cost().memory.scratch = EditMemory(in);
   if (in.config->tied_embeddings && in.workload->keep_tied) return tally.cost();
   PromptLengths probe;
   for (const PromptLengths* set : {&in.workload->positive.validation, &in.workload->negative.validation}) {

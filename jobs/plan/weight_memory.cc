@@ -5,15 +5,13 @@
 #include <utility>
 
 #include "sharding/dtype.h"
+#include "sharding/memory_rules.h"
 
 namespace bearing::jobs {
 namespace {
 
 using sharding::ParamEntry;
 using sharding::ParamRole;
-
-// Elements that the edit takes at once where rows are independent (worker/edit/tensor_editor.h).
-constexpr int64_t kEditBlock = int64_t{1} << 24;
 
 int64_t Elements(const ParamEntry& entry) {
   int64_t elements = 1;
@@ -118,14 +116,17 @@ int64_t NumParameters(const sharding::ParamLayout& layout) {
   return elements;
 }
 
-EditSize EditSizeOf(const sharding::ParamLayout& layout) {
+EditSize EditSizeOf(const sharding::ParamLayout& layout, int64_t stored_bytes) {
   EditSize size;
   for (const ParamEntry& entry : layout.entries()) {
     const int64_t elements = Elements(entry);
     (entry.writes_residual ? size.edited : size.copied) += elements;
     if (!entry.writes_residual) continue;
     const bool rows_independent = entry.shape.size() == 2 && entry.residual_axis == 1;
-    size.largest_piece = std::max(size.largest_piece, rows_independent ? std::min(elements, kEditBlock) : elements);
+    // A matrix whose columns are summed is made at once, other tensors in pieces.
+    const int64_t at_once = rows_independent || elements * stored_bytes > sharding::kEditMatrixBytes ? sharding::kEditPieceBytes
+                                                                                                     : elements * stored_bytes;
+    size.largest_part = std::max(size.largest_part, std::min(elements * stored_bytes, at_once));
   }
   return size;
 }

@@ -40,13 +40,13 @@ WeightMemory WeightMemoryOf(const sharding::ModelConfig& config, const sharding:
 // Elements of all tensors as stored: the parameters of the model.
 int64_t NumParameters(const sharding::ParamLayout& layout);
 
-// Elements of the tensors that the edit changes, of all others, and of the largest piece that the edit takes at once.
+// Elements of the tensors that the edit changes and of all others, and the bytes of the largest part that it makes at once.
 struct EditSize {
   int64_t edited = 0;
   int64_t copied = 0;
-  int64_t largest_piece = 0;
+  int64_t largest_part = 0;
 };
-EditSize EditSizeOf(const sharding::ParamLayout& layout);
+EditSize EditSizeOf(const sharding::ParamLayout& layout, int64_t stored_bytes);
 
 }  // namespace bearing::jobs
 

@@ -207,7 +207,7 @@ TEST_F(PublisherTest, SurvivesDeathWhileItOverwrites) {
 TEST_F(PublisherTest, OneOfTwoWritersWins) {
   TempFolder other;
   MakeSource(other.path(), 2);
-  for (int round = 0; round < 6; ++round) {
+  for (int round = 0; round < (is_local_ ? 60 : 6); ++round) {
     absl::Status first, second;
     std::thread thread([&] { first = Publish(source_.path()); });
     second = Publish(other.path());

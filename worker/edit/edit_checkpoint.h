@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "sharding/memory_rules.h"
 #include "worker/edit/edit_plan.h"
 #include "worker/edit/tensor_editor.h"
 #include "worker/edit/verify_files.h"
@@ -28,7 +29,7 @@ struct RankGroup {
 
 struct EditOptions {
   int threads = 3;
-  int64_t memory_bytes = 448 << 20;  // Of a rank, for parts in hand.
+  int64_t memory_bytes = sharding::kEditMemoryBytes;  // Of a rank, for parts in hand.
   bool verify = true;
   // Bytes done and in all, of this rank, while it writes ("write") and reads back ("verify"); a bad status stops. One thread at
   // a time.

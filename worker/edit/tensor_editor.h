@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "sharding/memory_rules.h"
 #include "worker/edit/edit_plan.h"
 
 namespace bearing::edit {
@@ -25,8 +26,8 @@ struct ByteRange {
 };
 
 // The pieces of an edited tensor, in order: at most kWholeMatrixBytes, mostly kPieceBytes.
-inline constexpr int64_t kPieceBytes = 32 << 20;
-inline constexpr int64_t kWholeMatrixBytes = 160 << 20;
+inline constexpr int64_t kPieceBytes = sharding::kEditPieceBytes;
+inline constexpr int64_t kWholeMatrixBytes = sharding::kEditMatrixBytes;
 std::vector<ByteRange> PiecesOf(const TensorEdit& edit, int64_t num_bytes);
 
 // What re-quantization cost: |stored - exact|^2 and |exact|^2.

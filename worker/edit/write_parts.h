@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "sharding/memory_rules.h"
 #include "worker/edit/parts.h"
 #include "worker/edit/tensor_editor.h"
 
@@ -22,7 +23,7 @@ using PartSink = std::function<absl::Status(const Part& part, absl::Span<const c
 
 struct WriteOptions {
   int threads = 3;
-  int64_t memory_bytes = 448 << 20;
+  int64_t memory_bytes = sharding::kEditMemoryBytes;
   // After each part, with the bytes of all parts so far; a bad status stops. Called by one thread at a time.
   std::function<absl::Status(int64_t)> progress;
 };

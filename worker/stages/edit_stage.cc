@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "worker/edit/direction_input.h"
 #include "worker/edit/edit_checkpoint.h"
@@ -52,7 +53,8 @@ absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
   const absl::StatusOr<edit::EditPlan> plan = edit::MakeEditPlan(source, spec);
   BEARING_RETURN_IF_ERROR(group.agree(plan.status()));
   edit::EditOptions options;
-  options.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / group.ranks + 1, 2, 4);
+  options.threads =
+      static_cast<int>(sharding::EditThreads(static_cast<int>(std::thread::hardware_concurrency()) / group.ranks));
   options.progress = [&](const char* what, int64_t done, int64_t total) { return ReportEdit(context, what, done, total); };
   StageFiles files;
   BEARING_RETURN_IF_ERROR(edit::EditCheckpoint(source, *plan, out, group, options,
