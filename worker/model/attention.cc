@@ -15,33 +15,84 @@
 namespace bearing::model {
 namespace {
 
-constexpr int64_t kTile = 16;      // Columns a micro-kernel holds in registers.
-constexpr int64_t kQueryTile = 4;  // Rows it holds.
+constexpr int64_t kLanes = 8;          // Floats of a register of AVX2. Wider vector types end up in memory there.
+constexpr int64_t kTile = 2 * kLanes;  // Columns a micro-kernel holds in registers.
+constexpr int64_t kQueryTile = 4;      // Rows it holds.
 
-// kTile floats: one register of AVX-512, two of AVX2. Loads need no alignment.
-typedef float Lane __attribute__((vector_size(kTile * sizeof(float)), aligned(sizeof(float))));
+// Loads need no alignment.
+typedef float Lane __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float))));
 
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// C[m, n] = A[m, k] B[k, n], all row-major; n is a multiple of kTile, A has RoundUp(m, kQueryTile) readable rows.
-BEARING_MULTIVERSION void MultiplySmall(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
-                                        int64_t m, int64_t k, int64_t n) {
+inline const Lane& LaneAt(const float* in) { return *reinterpret_cast<const Lane*>(in); }
+inline Lane& LaneAt(float* out) { return *reinterpret_cast<Lane*>(out); }
+
+// C[m, n] = A[m, k] B[k, n], or C += A B; all row-major, n a multiple of kTile. A has RoundUp(m, kQueryTile) readable rows, C
+// as many to write.
+template <bool kAdd>
+[[gnu::always_inline]] inline void MultiplyTiles(const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
+                                                 int64_t ldc, int64_t m, int64_t k, int64_t n) {
   for (int64_t i = 0; i < m; i += kQueryTile) {
     for (int64_t j = 0; j < n; j += kTile) {
       const float* a0 = a + i * lda;
-      Lane acc0 = {}, acc1 = {}, acc2 = {}, acc3 = {};
-      for (int64_t p = 0; p < k; ++p) {
-        const Lane row = *reinterpret_cast<const Lane*>(b + p * ldb + j);
-        acc0 += a0[p] * row;
-        acc1 += a0[lda + p] * row;
-        acc2 += a0[2 * lda + p] * row;
-        acc3 += a0[3 * lda + p] * row;
-      }
       float* const c0 = c + i * ldc + j;
-      *reinterpret_cast<Lane*>(c0) = acc0;
-      *reinterpret_cast<Lane*>(c0 + ldc) = acc1;
-      *reinterpret_cast<Lane*>(c0 + 2 * ldc) = acc2;
-      *reinterpret_cast<Lane*>(c0 + 3 * ldc) = acc3;
+      Lane acc00 = {}, acc01 = {}, acc10 = {}, acc11 = {}, acc20 = {}, acc21 = {}, acc30 = {}, acc31 = {};
+      if constexpr (kAdd) {
+        acc00 = LaneAt(c0), acc01 = LaneAt(c0 + kLanes);
+        acc10 = LaneAt(c0 + ldc), acc11 = LaneAt(c0 + ldc + kLanes);
+        acc20 = LaneAt(c0 + 2 * ldc), acc21 = LaneAt(c0 + 2 * ldc + kLanes);
+        acc30 = LaneAt(c0 + 3 * ldc), acc31 = LaneAt(c0 + 3 * ldc + kLanes);
+      }
+      for (int64_t p = 0; p < k; ++p) {
+        const Lane row0 = LaneAt(b + p * ldb + j), row1 = LaneAt(b + p * ldb + j + kLanes);
+        acc00 += a0[p] * row0, acc01 += a0[p] * row1;
+        acc10 += a0[lda + p] * row0, acc11 += a0[lda + p] * row1;
+        acc20 += a0[2 * lda + p] * row0, acc21 += a0[2 * lda + p] * row1;
+        acc30 += a0[3 * lda + p] * row0, acc31 += a0[3 * lda + p] * row1;
+      }
+      LaneAt(c0) = acc00, LaneAt(c0 + kLanes) = acc01;
+      LaneAt(c0 + ldc) = acc10, LaneAt(c0 + ldc + kLanes) = acc11;
+      LaneAt(c0 + 2 * ldc) = acc20, LaneAt(c0 + 2 * ldc + kLanes) = acc21;
+      LaneAt(c0 + 3 * ldc) = acc30, LaneAt(c0 + 3 * ldc + kLanes) = acc31;
+    }
+  }
+}
+
+BEARING_MULTIVERSION void MultiplySmall(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
+                                        int64_t m, int64_t k, int64_t n) {
+  MultiplyTiles<false>(a, lda, b, ldb, c, ldc, m, k, n);
+}
+
+BEARING_MULTIVERSION void AddProduct(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int64_t m,
+                                     int64_t k, int64_t n) {
+  MultiplyTiles<true>(a, lda, b, ldb, c, ldc, m, k, n);
+}
+
+// C[m, n] = A[m, k] B[n, k]^T, k a multiple of kLanes: for so few rows of A that transposing B would cost more than the
+// product.
+BEARING_MULTIVERSION void MultiplyTransposed(const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
+                                             int64_t m, int64_t k, int64_t n) {
+  for (int64_t i = 0; i < m; i += kQueryTile) {
+    for (int64_t j = 0; j < n; ++j) {
+      const float* a0 = a + i * lda;
+      const float* const row = b + j * ldb;
+      Lane acc0 = {}, acc1 = {}, acc2 = {}, acc3 = {};
+      for (int64_t p = 0; p < k; p += kLanes) {
+        const Lane lane = LaneAt(row + p);
+        acc0 += LaneAt(a0 + p) * lane;
+        acc1 += LaneAt(a0 + lda + p) * lane;
+        acc2 += LaneAt(a0 + 2 * lda + p) * lane;
+        acc3 += LaneAt(a0 + 3 * lda + p) * lane;
+      }
+      // Pairwise sums of four accumulators at once.
+      const Lane low = __builtin_shufflevector(acc0, acc1, 0, 8, 1, 9, 4, 12, 5, 13) +
+                       __builtin_shufflevector(acc0, acc1, 2, 10, 3, 11, 6, 14, 7, 15);
+      const Lane high = __builtin_shufflevector(acc2, acc3, 0, 8, 1, 9, 4, 12, 5, 13) +
+                        __builtin_shufflevector(acc2, acc3, 2, 10, 3, 11, 6, 14, 7, 15);
+      const Lane sums = __builtin_shufflevector(low, high, 0, 1, 8, 9, 4, 5, 12, 13) +
+                        __builtin_shufflevector(low, high, 2, 3, 10, 11, 6, 7, 14, 15);
+      float* const c0 = c + i * ldc + j;
+      for (int64_t r = 0; r < kQueryTile; ++r) c0[r * ldc] = sums[r] + sums[r + 4];
     }
   }
 }
@@ -88,67 +139,149 @@ struct Scratch {
   std::vector<float> queries, keys, keys_transposed, values, scores, out;
 };
 
+// Where a span's keys or values of one head lie, with the step between rows.
 template <typename T>
-void AttendRow(const AttentionShape& shape, const at::Tensor& queries, const AttentionRow& row,
-               const std::array<KeyValues, 2>& sources, int64_t kv_head, absl::Span<const int64_t> heads, at::Tensor& result,
-               Scratch& scratch) {
-  const int64_t e = shape.head_dim;
-  const int64_t e_padded = RoundUp(e, kTile);
-  const int64_t s = row.num_queries;
-  const int64_t m = s * static_cast<int64_t>(heads.size());
-  const int64_t m_padded = RoundUp(m, kQueryTile);
-  int64_t n = 0;
-  for (int i = 0; i < row.num_spans; ++i) n += row.spans[i].count;
-  const int64_t n_padded = RoundUp(n, kTile);
+struct HeadRows {
+  const T* rows;
+  int64_t step;
+};
 
-  scratch.keys.resize(n * e);
-  scratch.values.assign(n * e_padded, 0.0f);
-  scratch.keys_transposed.assign(e * n_padded, 0.0f);
-  scratch.queries.assign(m_padded * e, 0.0f);
-  scratch.scores.assign(m_padded * n_padded, 0.0f);
-  scratch.out.resize(m_padded * e_padded);
-
-  int64_t at = 0;
-  for (int i = 0; i < row.num_spans; ++i) {
-    const KeySpan& span = row.spans[i];
-    const KeyValues& source = sources[static_cast<size_t>(span.source)];
-    const int64_t key_step = source.keys.stride(0);
-    const int64_t value_step = source.values.stride(0);
-    const T* keys = source.keys.const_data_ptr<T>() + span.begin * key_step + kv_head * e;
-    const T* values = source.values.const_data_ptr<T>() + span.begin * value_step + kv_head * e;
-    for (int64_t j = 0; j < span.count; ++j, ++at) {
-      Load(keys + j * key_step, scratch.keys.data() + at * e, e);
-      Load(values + j * value_step, scratch.values.data() + at * e_padded, e);
-    }
-  }
-  Transpose(scratch.keys.data(), n, e, scratch.keys_transposed.data(), n_padded);
-
-  const T* q = queries.const_data_ptr<T>();
-  for (size_t h = 0; h < heads.size(); ++h) {
-    for (int64_t i = 0; i < s; ++i) {
-      Load(q + (row.begin + i) * queries.stride(0) + heads[h] * e, scratch.queries.data() + (h * s + i) * e, e);
-    }
-  }
-  MultiplySmall(scratch.queries.data(), e, scratch.keys_transposed.data(), n_padded, scratch.scores.data(), n_padded, m, e,
-                n_padded);
-  const auto scale = static_cast<float>(shape.scale);
-  const auto cap = static_cast<float>(shape.logit_softcap);
-  for (int64_t r = 0; r < m; ++r) {
-    float* const scores = scratch.scores.data() + r * n_padded;
-    const int64_t end = n - s + 1 + r % s;
-    const int64_t first = shape.window > 0 ? std::max<int64_t>(end - shape.window, 0) : 0;
-    if (cap > 0) SoftcapRow(scores + first, scale, cap, end - first);
-    SoftmaxRow(scores, cap > 0 ? 1.0f : scale, first, end, n_padded);
-  }
-  MultiplySmall(scratch.scores.data(), n_padded, scratch.values.data(), e_padded, scratch.out.data(), e_padded, m, n, e_padded);
-
-  T* out = result.data_ptr<T>();
-  for (size_t h = 0; h < heads.size(); ++h) {
-    for (int64_t i = 0; i < s; ++i) {
-      Store(scratch.out.data() + (h * s + i) * e_padded, out + (row.begin + i) * result.stride(0) + heads[h] * e, e);
-    }
-  }
+template <typename T>
+HeadRows<T> RowsOf(const at::Tensor& source, const KeySpan& span, int64_t kv_head, int64_t e) {
+  const int64_t step = source.stride(0);
+  return {source.const_data_ptr<T>() + span.begin * step + kv_head * e, step};
 }
+
+// fp32 rows are used where they lie, others widened into `scratch`.
+HeadRows<float> AsFloat(HeadRows<float> head, int64_t, int64_t, std::vector<float>&) { return head; }
+
+HeadRows<float> AsFloat(HeadRows<c10::BFloat16> head, int64_t count, int64_t e, std::vector<float>& scratch) {
+  scratch.resize(count * e);
+  for (int64_t j = 0; j < count; ++j) Load(head.rows + j * head.step, scratch.data() + j * e, e);
+  return {scratch.data(), e};
+}
+
+// Queries of one sequence that read one KV head, m in all.
+template <typename T>
+class HeadAttention {
+ public:
+  HeadAttention(const AttentionShape& shape, const AttentionRow& row, const std::array<KeyValues, 2>& sources, int64_t kv_head,
+                absl::Span<const int64_t> heads, Scratch& scratch)
+      : shape_(shape), row_(row), sources_(sources), kv_head_(kv_head), heads_(heads), scratch_(scratch) {
+    for (int i = 0; i < row.num_spans; ++i) n_ += row.spans[i].count;
+    n_padded_ = RoundUp(n_, kTile);
+  }
+
+  void Run(const at::Tensor& queries, at::Tensor& result) {
+    LoadQueries(queries);
+    scratch_.scores.resize(m_padded_ * n_padded_);
+    scratch_.out.resize(m_padded_ * e_padded_);
+    // Of one new token the keys are read once or twice: where they lie. Of a prompt, many times: gathered and transposed.
+    if (row_.num_queries == 1 && e_ % kTile == 0) {
+      ScoreInPlace();
+      Softmax();
+      MixInPlace();
+    } else {
+      Gather();
+      MultiplySmall(scratch_.queries.data(), e_, scratch_.keys_transposed.data(), n_padded_, scratch_.scores.data(), n_padded_,
+                    m_, e_, n_padded_);
+      Softmax();
+      MultiplySmall(scratch_.scores.data(), n_padded_, scratch_.values.data(), e_padded_, scratch_.out.data(), e_padded_, m_,
+                    n_, e_padded_);
+    }
+    StoreResult(result);
+  }
+
+ private:
+  const KeyValues& SourceOf(const KeySpan& span) const { return sources_[static_cast<size_t>(span.source)]; }
+
+  void LoadQueries(const at::Tensor& queries) {
+    scratch_.queries.resize(m_padded_ * e_);
+    std::fill(scratch_.queries.begin() + m_ * e_, scratch_.queries.end(), 0.0f);
+    const T* q = queries.const_data_ptr<T>();
+    for (size_t h = 0; h < heads_.size(); ++h) {
+      for (int64_t i = 0; i < s_; ++i) {
+        Load(q + (row_.begin + i) * queries.stride(0) + heads_[h] * e_, scratch_.queries.data() + (h * s_ + i) * e_, e_);
+      }
+    }
+  }
+
+  void ScoreInPlace() {
+    int64_t at = 0;
+    for (int i = 0; i < row_.num_spans; ++i) {
+      const KeySpan& span = row_.spans[i];
+      const auto keys = AsFloat(RowsOf<T>(SourceOf(span).keys, span, kv_head_, e_), span.count, e_, scratch_.keys);
+      MultiplyTransposed(scratch_.queries.data(), e_, keys.rows, keys.step, scratch_.scores.data() + at, n_padded_, m_, e_,
+                         span.count);
+      at += span.count;
+    }
+  }
+
+  void MixInPlace() {
+    std::fill(scratch_.out.begin(), scratch_.out.end(), 0.0f);
+    int64_t at = 0;
+    for (int i = 0; i < row_.num_spans; ++i) {
+      const KeySpan& span = row_.spans[i];
+      const auto values = AsFloat(RowsOf<T>(SourceOf(span).values, span, kv_head_, e_), span.count, e_, scratch_.values);
+      AddProduct(scratch_.scores.data() + at, n_padded_, values.rows, values.step, scratch_.out.data(), e_padded_, m_,
+                 span.count, e_padded_);
+      at += span.count;
+    }
+  }
+
+  void Gather() {
+    scratch_.keys.resize(n_ * e_);
+    scratch_.values.assign(n_ * e_padded_, 0.0f);
+    scratch_.keys_transposed.assign(e_ * n_padded_, 0.0f);
+    int64_t at = 0;
+    for (int i = 0; i < row_.num_spans; ++i) {
+      const KeySpan& span = row_.spans[i];
+      const HeadRows<T> keys = RowsOf<T>(SourceOf(span).keys, span, kv_head_, e_);
+      const HeadRows<T> values = RowsOf<T>(SourceOf(span).values, span, kv_head_, e_);
+      for (int64_t j = 0; j < span.count; ++j, ++at) {
+        Load(keys.rows + j * keys.step, scratch_.keys.data() + at * e_, e_);
+        Load(values.rows + j * values.step, scratch_.values.data() + at * e_padded_, e_);
+      }
+    }
+    Transpose(scratch_.keys.data(), n_, e_, scratch_.keys_transposed.data(), n_padded_);
+  }
+
+  void Softmax() {
+    const auto scale = static_cast<float>(shape_.scale);
+    const auto cap = static_cast<float>(shape_.logit_softcap);
+    for (int64_t r = 0; r < m_; ++r) {
+      float* const scores = scratch_.scores.data() + r * n_padded_;
+      const int64_t end = n_ - s_ + 1 + r % s_;
+      const int64_t first = shape_.window > 0 ? std::max<int64_t>(end - shape_.window, 0) : 0;
+      if (cap > 0) SoftcapRow(scores + first, scale, cap, end - first);
+      SoftmaxRow(scores, cap > 0 ? 1.0f : scale, first, end, n_padded_);
+    }
+    std::fill(scratch_.scores.begin() + m_ * n_padded_, scratch_.scores.end(), 0.0f);
+  }
+
+  void StoreResult(at::Tensor& result) {
+    T* out = result.data_ptr<T>();
+    for (size_t h = 0; h < heads_.size(); ++h) {
+      for (int64_t i = 0; i < s_; ++i) {
+        Store(scratch_.out.data() + (h * s_ + i) * e_padded_, out + (row_.begin + i) * result.stride(0) + heads_[h] * e_, e_);
+      }
+    }
+  }
+
+  const AttentionShape& shape_;
+  const AttentionRow& row_;
+  const std::array<KeyValues, 2>& sources_;
+  const int64_t kv_head_;
+  const absl::Span<const int64_t> heads_;
+  Scratch& scratch_;
+  const int64_t e_ = shape_.head_dim;
+  const int64_t e_padded_ = RoundUp(e_, kTile);
+  const int64_t s_ = row_.num_queries;
+  const int64_t m_ = s_ * static_cast<int64_t>(heads_.size());
+  const int64_t m_padded_ = RoundUp(m_, kQueryTile);
+  int64_t n_ = 0;  // Keys.
+  int64_t n_padded_ = 0;
+};
 
 }  // namespace
 
@@ -164,9 +297,9 @@ at::Tensor Attend(const AttentionShape& shape, const at::Tensor& queries, absl::
       const AttentionRow& row = rows[unit / shape.num_kv_heads];
       const int64_t kv_head = unit % shape.num_kv_heads;
       if (queries.scalar_type() == at::kFloat) {
-        AttendRow<float>(shape, queries, row, sources, kv_head, heads_of[kv_head], result, scratch);
+        HeadAttention<float>(shape, row, sources, kv_head, heads_of[kv_head], scratch).Run(queries, result);
       } else {
-        AttendRow<c10::BFloat16>(shape, queries, row, sources, kv_head, heads_of[kv_head], result, scratch);
+        HeadAttention<c10::BFloat16>(shape, row, sources, kv_head, heads_of[kv_head], scratch).Run(queries, result);
       }
     }
   });
