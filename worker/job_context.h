@@ -17,6 +17,7 @@
 #include "sharding/shard_plan.h"
 #include "worker/comm/communicator.h"
 #include "worker/comm/grid.h"
+#include "worker/memory.h"
 #include "worker/model/decoder.h"
 #include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
@@ -57,6 +58,7 @@ struct JobContext {
   void DropDecoder() {
     replicas_.reset();
     decoder_.reset();
+    ReturnFreeMemory();
   }
 
   // Reports progress (rank 0) and agrees whether to go on: Cancelled or Aborted on all ranks when rank 0 was told to stop.

@@ -1,5 +1,7 @@
 #include "worker/memory.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -32,5 +34,7 @@ int64_t AvailableMemoryBytes() {
   if (limit > 0 && used >= 0) available = std::min(available, std::max<int64_t>(0, limit - used));
   return available;
 }
+
+void ReturnFreeMemory() { ::malloc_trim(0); }
 
 }  // namespace bearing::worker

@@ -9,6 +9,9 @@ namespace bearing::worker {
 // What a new process could still allocate: MemAvailable, limited by the cgroup where there is one.
 int64_t AvailableMemoryBytes();
 
+// Gives pages that were freed back to the system: what one stage has used must not count against the next.
+void ReturnFreeMemory();
+
 }  // namespace bearing::worker
 
 #endif  // BEARING_WORKER_MEMORY_H_

@@ -16,6 +16,7 @@
 #include "sharding/status_macros.h"
 #include "storage/model_source.h"
 #include "worker/device.h"
+#include "worker/memory.h"
 #include "worker/stages/stages.h"
 
 namespace bearing::worker {
@@ -116,6 +117,7 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
     if (stage.needs_model) BEARING_RETURN_IF_ERROR(context.GetDecoder().status());
     const auto start = std::chrono::steady_clock::now();
     BEARING_ASSIGN_OR_RETURN(const StageFiles files, stage.run(context));
+    ReturnFreeMemory();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->MarkStageDone(stage.name, files, took.count()); }));
     time.set_seconds(took.count());
