@@ -21,6 +21,11 @@ def add_arguments(parser):
     parser.add_argument("--logits", default="all,last", help="what the baseline computes: every position's logits, or the last's")
     parser.add_argument("--token-ids", default="40,2121")
     parser.add_argument("--induce-min", type=float, default=0, help="lower it for a model that does not refuse")
+    parser.add_argument("--baseline-layers", help="the baseline scores these only, and its time counts times all / these: its passes "
+                        "cost the same for every candidate")
+    parser.add_argument("--baseline-positions", help="the same")
+    parser.add_argument("--no-complete", action="store_true", help="leave out Bearing's complete table")
+    parser.add_argument("--tensor-parallel", type=int, help="ranks of a copy of the model; the rest are copies")
     parser.add_argument("--prune-layers", type=float, default=0.2, help="last share of the layers that cannot be chosen")
 
 
@@ -45,6 +50,8 @@ def bearing(a, model, folder, complete):
            "select": {"complete": complete, "layers": [int(x) for x in a.layers.split(",")],
                       "positions": [int(x) for x in a.positions.split(",")], "prune_layers": 0},
            "evaluate": {"skip": True}, "edit": {"skip": True}, "output": str(out), "ranks": a.threads}
+    if a.tensor_parallel:
+        job["tensor_parallel"] = a.tensor_parallel
     if complete:
         job["select"].update(kl_max=100, induce_min=-100)
     else:
@@ -61,7 +68,8 @@ def baseline(a, model, folder):
     out = folder / "plain.json"
     subprocess.run([sys.executable, HERE / "plain_transformers.py", "--model", model, "--positive", merged_prompts(folder, "harmful", a),
                     "--negative", merged_prompts(folder, "harmless", a), f"--token-ids={a.token_ids}", "--train-count", str(a.train),
-                    "--validation-count", str(a.validation), f"--layers={a.layers}", f"--positions={a.positions}",
+                    "--validation-count", str(a.validation), f"--layers={a.baseline_layers or a.layers}",
+                    f"--positions={a.baseline_positions or a.positions}",
                     "--dtype", a.dtype, "--threads", str(a.threads), "--batch-sizes", a.batch_sizes, "--phases", "collect,select",
                     "--logits", a.logits,
                     "--out", out], check=True, stdout=subprocess.DEVNULL)
@@ -97,25 +105,30 @@ def compare(context, model, dtype):
     folder.mkdir()
     a.threads, a.dtype, a.bin, a.batch_sizes = context.threads, dtype, context.bin, ",".join(map(str, context.batch_sizes))
     plain = baseline(a, model, folder)
-    every, full = bearing(a, model, folder, True)
     cheap, fast = bearing(a, model, folder, False)
+    every, full = (None, fast) if a.no_complete else bearing(a, model, folder, True)
     phases = plain["phases"]
     ours = {(c["position"], c["layer"]): c for c in full["candidates"]}
     kl_max = fast["rule"]["kl_max"]
+    scored = len(phases["select"]["candidates"])
+    times = len(ours) / scored
     pick = fast["candidates"][fast["selected"]]
     shared = {"model": model.name, "dtype": dtype, "candidates": len(full["candidates"]), "train": a.train,
               "validation": a.validation, "kl_max": kl_max,
+              "scored by transformers": scored,
               "chosen": {"transformers": choice(phases["select"]["candidates"], kl_max, a, full["num_layers"]),
-                         "complete": choice(full["candidates"], kl_max, a, full["num_layers"]),
+                         "complete": every and choice(full["candidates"], kl_max, a, full["num_layers"]),
                          "cheap tests first": {"layer": pick["layer"], "position": pick["position"]}},
               "largest score difference": max(abs(p[k] - ours[p["position"], p["layer"]][k])
                                               for p in phases["select"]["candidates"] for k in ("induce", "kl", "bypass")
                                               if ours[p["position"], p["layer"]][k] is not None)}
     for logits in a.logits.split(","):
-        collect, select = (phases[p][logits]["seconds"] for p in ("collect", "select"))
-        for work, seconds, theirs in (("collect", every["collect"], collect), ("select complete", every["select"], select),
+        collect, select = phases["collect"][logits]["seconds"], phases["select"][logits]["seconds"] * times
+        for work, seconds, theirs in (("collect", cheap["collect"], collect), ("select complete", every and every["select"], select),
                                       ("select, cheap tests first", cheap["select"], select),
                                       ("collect and select", cheap["collect"] + cheap["select"], collect + select)):
+            if seconds is None:
+                continue
             yield shared | {"work": work, "transformers logits": logits, "bearing s": seconds, "transformers s": theirs,
                             "ratio": theirs / seconds}
 
