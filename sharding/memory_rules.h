@@ -25,6 +25,10 @@ int64_t StreamTokens(const ModelConfig& config, int64_t memory_bytes);
 // operating system.
 constexpr bool FitsResident(int64_t weight_bytes, int64_t free_bytes) { return weight_bytes <= free_bytes / 5 * 4; }
 
+// Elements of a weight that are widened at once where streamed bf16 weights stay as stored: 64 MiB of fp32. Widening costs 6
+// bytes an element, once a product of up to thousands of tokens.
+inline constexpr int64_t kWidenedBlockElements = int64_t{1} << 24;
+
 // The edit makes a file in parts of about kEditPieceBytes; a matrix of up to kEditMatrixBytes whose columns are summed is made
 // at once. Parts in hand on one rank take at most kEditMemoryBytes together.
 inline constexpr int64_t kEditPieceBytes = 32 << 20;

@@ -28,6 +28,8 @@ StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamL
   int64_t top_k = 0;
   for (const sharding::LayerSpec& layer : config.layers) top_k = std::max(top_k, layer.moe.top_k);
   inputs.kv_heads = inputs.heads = inputs.mlp_columns = 0;
+  const HoldingTypes streamed = StreamedHoldingOf(inputs.types);
+  const int64_t block = streamed.product_bytes < inputs.types.product_bytes ? 4 * sharding::kWidenedBlockElements : 0;
   for (const sharding::RankPlan& rank : shards.ranks) {
     const WeightMemory weights = WeightMemoryOf(config, layout, rank, inputs.types);
     const auto take = [](int64_t value, int64_t& most) { most = std::max(most, value); };
@@ -38,6 +40,8 @@ StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamL
     take(weights.loading, inputs.weights.loading);
     take(weights.largest_layer, inputs.weights.largest_layer);
     take(weights.ends, inputs.weights.ends);
+    const WeightMemory slices = WeightMemoryOf(config, layout, rank, streamed);
+    take(slices.ends + 2 * slices.largest_layer + block, inputs.streamed_slices);
     take(rank.kv_heads.size(), inputs.kv_heads);
     take(rank.heads.size(), inputs.heads);
     take(std::max({rank.mlp.size(), rank.shared_expert.size(), rank.expert.size()}), inputs.mlp_columns);
@@ -123,9 +127,9 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
     plan.streamed.bytes =
         std::max(plan.streamed.bytes, memory.total() - memory.weights - memory.scratch + stage.cost.waiting_bytes);
   }
-  plan.streamed.bytes += StreamedSliceBytes(inputs);
+  plan.streamed.bytes += inputs.streamed_slices;
   for (const sharding::RankPlan& rank : plan.shards.ranks) {
-    const int64_t bytes = sharding::CountElements(layout, rank).resident * inputs.types.compute_bytes;
+    const int64_t bytes = sharding::CountElements(layout, rank).resident * inputs.types.product_bytes;
     if (!sharding::FitsResident(bytes, plan.available_bytes)) plan.streamed.by_default = true;
   }
   plan.streamed.fits = plan.streamed.bytes <= plan.available_bytes;

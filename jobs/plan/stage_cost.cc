@@ -124,8 +124,6 @@ int64_t ActivationBytes(const StageInputs& in, int64_t tokens) {
   return tokens * (std::max(attention, mlp) + message);
 }
 
-int64_t StreamedSliceBytes(const StageInputs& in) { return in.weights.ends + 2 * in.weights.largest_layer; }
-
 StageCost CostOfStage(PlanStage stage, const StageInputs& inputs) {
   switch (stage) {
     case PlanStage::kLoad:

@@ -63,7 +63,8 @@ struct StageInputs {
   const Machine* machine = nullptr;
   const DecoderCost* decoder = nullptr;
   HoldingTypes types;
-  WeightMemory weights;  // Largest over the ranks, each field.
+  WeightMemory weights;         // Largest over the ranks, each field.
+  int64_t streamed_slices = 0;  // What streamed residency holds of them: the ends, two layers, a block that is widened.
   EditSize edit;
   int64_t ranks = 1;
   int64_t kv_heads = 1;  // Largest of a rank; so the next two.
@@ -76,9 +77,6 @@ StageCost CostOfStage(PlanStage stage, const StageInputs& inputs);
 
 // Of a pass of T tokens.
 int64_t ActivationBytes(const StageInputs& inputs, int64_t tokens);
-
-// With streamed weights: what is outside the layers and two layers' slices.
-int64_t StreamedSliceBytes(const StageInputs& inputs);
 
 }  // namespace bearing::jobs
 

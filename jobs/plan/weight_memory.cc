@@ -68,6 +68,14 @@ HoldingTypes HoldingOf(const sharding::ModelConfig& config, const std::string& d
   return types;
 }
 
+HoldingTypes StreamedHoldingOf(const HoldingTypes& resident) {
+  HoldingTypes types = resident;
+  const bool widened = resident.product_bytes > resident.compute_bytes;
+  types.product_bytes = resident.compute_bytes;
+  types.packed = resident.packed && !widened;
+  return types;
+}
+
 WeightMemory WeightMemoryOf(const sharding::ModelConfig& config, const sharding::ParamLayout& layout,
                             const sharding::RankPlan& rank, const HoldingTypes& types) {
   WeightMemory memory;

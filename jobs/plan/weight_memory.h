@@ -23,6 +23,9 @@ struct HoldingTypes {
 // dtype: of the compute type, "float32" or "bfloat16".
 HoldingTypes HoldingOf(const sharding::ModelConfig& config, const std::string& dtype, const Machine& machine);
 
+// The same for weights that are streamed: those to be widened stay of the compute type, and are widened a block at a time.
+HoldingTypes StreamedHoldingOf(const HoldingTypes& resident);
+
 // Bytes of one rank.
 struct WeightMemory {
   int64_t stored = 0;         // Its slices on disk; equals RankPlan::weight_bytes.

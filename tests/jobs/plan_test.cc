@@ -146,6 +146,21 @@ TEST(PlanTest, AJobThatDoesNotFitNamesTheSmallestGroup) {
   EXPECT_FALSE(MakePlan(model.config, model.layout, workload, tiny, Request(1))->smallest_ranks.has_value());
 }
 
+// A processor without bf16 arithmetic holds resident weights in fp32; streamed ones stay in bf16 but for a block of 64 MiB.
+TEST(PlanTest, StreamedWeightsAreNotWidenedWhole) {
+  const PlanModel model = LoadPlanModel("Meta-Llama-3-70B-Instruct");
+  Machine plain = *MachineProfile("h100", "bfloat16", 0.5);
+  Machine widens = plain;
+  widens.gemm_path = "widened-packed";
+  const Workload workload = TestWorkload(model.config);
+  const auto before = MakePlan(model.config, model.layout, workload, plain, Request(8));
+  const auto after = MakePlan(model.config, model.layout, workload, widens, Request(8));
+  ASSERT_TRUE(before.ok() && after.ok());
+  EXPECT_GT(after->weights.held, before->weights.held * 19 / 10);
+  const int64_t activations = after->stages[after->fullest].cost.memory.activations;
+  EXPECT_LE(after->streamed.bytes, before->streamed.bytes + (64 << 20) + activations);
+}
+
 TEST(PlanTest, RanksThatTheModelDoesNotHaveAreRefused) {
   const PlanModel model = LoadPlanModel("SmolLM2-135M");
   const auto plan = MakePlan(model.config, model.layout, TestWorkload(model.config), TestMachine(), Request(10));

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "sharding/memory_rules.h"
+
 namespace bearing::model {
 namespace {
 
@@ -34,10 +36,6 @@ at::Tensor MultiplyPacked(const at::Tensor& x, const at::Tensor& packed, const a
 
 bool IsPacked(GemmPath path) { return path == GemmPath::kPacked || path == GemmPath::kWidenedPacked; }
 bool IsWidened(GemmPath path) { return path == GemmPath::kWidened || path == GemmPath::kWidenedPacked; }
-
-// Elements of a weight that are widened at once: 64 MiB of fp32. Widening costs 6 bytes an element, once a product of up to
-// thousands of tokens.
-constexpr int64_t kBlockElements = int64_t{1} << 24;
 
 // Does the processor multiply bf16 itself? Emulated, that is several times slower than fp32.
 bool HasBf16Arithmetic() {
@@ -113,7 +111,7 @@ Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, at::ScalarType 
 at::Tensor Linear::MultiplyBlocks(const at::Tensor& x) const {
   const at::Tensor input = x.to(at::kFloat);
   at::Tensor y = at::empty({x.size(0), out_}, at::kFloat);
-  const int64_t rows = std::max<int64_t>(1, kBlockElements / in_);
+  const int64_t rows = std::max<int64_t>(1, sharding::kWidenedBlockElements / in_);
   for (int64_t begin = 0; begin < out_; begin += rows) {
     const int64_t count = std::min(rows, out_ - begin);
     at::Tensor part = y.narrow(1, begin, count);
