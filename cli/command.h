@@ -32,6 +32,7 @@ int Fail(const absl::Status& status);
 
 void AddRunCommand(CommandLine& line);
 void AddPlanCommand(CommandLine& line);
+void AddReportCommands(CommandLine& line);  // report, compare
 void AddSelectCommand(CommandLine& line);
 void AddEditCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);

@@ -30,6 +30,7 @@ int Main(int argc, char** argv) {
   AddRunCommand(line);
   AddPlanCommand(line);
   AddSelectCommand(line);
+  AddReportCommands(line);
   AddEditCommand(line);
   AddTraceCommand(line);
   AddValidateCommand(line);

@@ -13,6 +13,7 @@
 
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,7 +64,12 @@ class OutputFolder {
 };
 
 // Reads manifest.json of `dir` and checks size and sha256 of every file it names. DataLoss naming the first that differs.
-absl::StatusOr<nlohmann::json> VerifyManifest(const std::string& dir);
+// With `only`, of those that are listed there.
+absl::StatusOr<nlohmann::json> VerifyManifest(const std::string& dir, const std::set<std::string>* only = nullptr);
+
+// Writes files of a finished run anew (name -> content) and enters them in its manifest. Killed in between, the same call mends
+// it.
+absl::Status ReplaceArtifacts(const std::string& dir, const std::map<std::string, std::string>& contents);
 
 }  // namespace bearing::jobs
 

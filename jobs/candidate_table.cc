@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_format.h"
 #include "jobs/artifacts.h"
+#include "jobs/mean_grid.h"
 #include "sharding/concat.h"
-#include "sharding/random_access_file.h"
 #include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
 
@@ -161,41 +161,27 @@ absl::Status WriteDirectionOf(const CandidateTable& table, const Candidate& cand
   }
   if (fs::exists(path)) return absl::AlreadyExistsError(Concat("the file is there already: file=", path));
   const std::string means = (fs::path(table.folder) / "means.safetensors").string();
-  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::RandomAccessFile> file, sharding::OpenLocalFile(means));
-  BEARING_ASSIGN_OR_RETURN(const sharding::SafetensorsHeader header, sharding::ReadSafetensorsHeader(*file));
-  for (const sharding::SafetensorsEntry& entry : header.entries) {
-    if (entry.name != "mean_difference") continue;
-    const bool is_grid = entry.dtype == sharding::DType::kF64 && entry.shape.size() == 3;
-    if (!is_grid || candidate.layer >= entry.shape[1] || -candidate.position > entry.shape[0]) {
-      return absl::DataLossError(Concat("mean_difference is of another shape or type: file=", means));
-    }
-    const int64_t d_model = entry.shape[2];
-    std::vector<double> difference(d_model);
-    const int64_t row = (entry.shape[0] + candidate.position) * entry.shape[1] + candidate.layer;
-    BEARING_RETURN_IF_ERROR(
-        file->ReadAt(entry.file_offset + row * d_model * 8,
-                     absl::MakeSpan(reinterpret_cast<char*>(difference.data()), difference.size() * sizeof(double))));
-    double squares = 0;
-    for (const double v : difference) squares += v * v;
-    if (!(squares > 0)) return absl::DataLossError(Concat("the mean difference is zero: file=", means));
-    const double norm = std::sqrt(squares);
-    std::vector<float> unit, raw;
-    for (const double v : difference) {
-      unit.push_back(static_cast<float>(v / norm));
-      raw.push_back(static_cast<float>(v));
-    }
-    std::map<std::string, std::string> metadata = table.direction_metadata;
-    metadata["layer"] = Concat(candidate.layer);
-    metadata["position"] = Concat(candidate.position);
-    metadata["bypass"] = absl::StrFormat("%.9g", *candidate.bypass);
-    metadata["induce"] = absl::StrFormat("%.9g", *candidate.induce);
-    metadata["kl"] = absl::StrFormat("%.9g", *candidate.kl);
-    return sharding::WriteSafetensors(path,
-                                      {{"direction", sharding::DType::kF32, {d_model}, unit.data()},
-                                       {"mean_difference", sharding::DType::kF32, {d_model}, raw.data()}},
-                                      metadata);
+  BEARING_ASSIGN_OR_RETURN(const MeanGrid grid, MeanGrid::Open(means, "mean_difference"));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<double> difference, grid.Row(candidate.position, candidate.layer));
+  double squares = 0;
+  for (const double v : difference) squares += v * v;
+  if (!(squares > 0)) return absl::DataLossError(Concat("the mean difference is zero: file=", means));
+  const double norm = std::sqrt(squares);
+  std::vector<float> unit, raw;
+  for (const double v : difference) {
+    unit.push_back(static_cast<float>(v / norm));
+    raw.push_back(static_cast<float>(v));
   }
-  return absl::DataLossError(Concat("tensor is missing: file=", means, " tensor=mean_difference"));
+  std::map<std::string, std::string> metadata = table.direction_metadata;
+  metadata["layer"] = Concat(candidate.layer);
+  metadata["position"] = Concat(candidate.position);
+  metadata["bypass"] = absl::StrFormat("%.9g", *candidate.bypass);
+  metadata["induce"] = absl::StrFormat("%.9g", *candidate.induce);
+  metadata["kl"] = absl::StrFormat("%.9g", *candidate.kl);
+  return sharding::WriteSafetensors(path,
+                                    {{"direction", sharding::DType::kF32, {grid.d_model()}, unit.data()},
+                                     {"mean_difference", sharding::DType::kF32, {grid.d_model()}, raw.data()}},
+                                    metadata);
 }
 
 }  // namespace bearing::jobs

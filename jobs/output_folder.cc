@@ -254,7 +254,7 @@ absl::Status OutputFolder::WriteManifest(const json& provenance) {
   return CreateFileAtomically(PathOf(kManifest), manifest.dump(2, ' ', false, json::error_handler_t::replace));
 }
 
-absl::StatusOr<json> VerifyManifest(const std::string& dir) {
+absl::StatusOr<json> VerifyManifest(const std::string& dir, const std::set<std::string>* only) {
   const std::string path = Concat(dir, "/", kManifest);
   BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   json manifest = json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -264,6 +264,7 @@ absl::StatusOr<json> VerifyManifest(const std::string& dir) {
   for (const json& file : manifest["files"]) {
     const std::string name = file.is_object() ? TextAt(file, "name") : "";
     if (!StaysInside(name)) return absl::DataLossError(Concat("the manifest names a file outside its folder: file=", name));
+    if (only != nullptr && !only->contains(name)) continue;
     const std::optional<FileState> state = StateOf(Concat(dir, "/", name));
     if (!state.has_value()) return absl::DataLossError(Concat("a file of the manifest is missing: file=", name));
     const int64_t size = IntegerAt(file, "size");
@@ -277,6 +278,25 @@ absl::StatusOr<json> VerifyManifest(const std::string& dir) {
     }
   }
   return manifest;
+}
+
+absl::Status ReplaceArtifacts(const std::string& dir, const std::map<std::string, std::string>& contents) {
+  static const std::set<std::string> kNone;
+  BEARING_ASSIGN_OR_RETURN(json manifest, VerifyManifest(dir, &kNone));
+  for (const auto& [name, content] : contents) {
+    if (!StaysInside(name)) return absl::InvalidArgumentError(Concat("not a name inside the folder: file=", name));
+    BEARING_RETURN_IF_ERROR(WriteFileAtomically(Concat(dir, "/", name), content));
+    BEARING_ASSIGN_OR_RETURN(json description, Describe(dir, name));
+    description.erase("modified_ns");
+    auto& files = manifest["files"];
+    const auto old = std::find_if(files.begin(), files.end(), [&](const json& file) { return TextAt(file, "name") == name; });
+    if (old == files.end()) {
+      files.push_back(std::move(description));
+    } else {
+      *old = std::move(description);
+    }
+  }
+  return WriteFileAtomically(Concat(dir, "/", kManifest), manifest.dump(2, ' ', false, json::error_handler_t::replace));
 }
 
 }  // namespace bearing::jobs

@@ -1,0 +1,194 @@
+#include "jobs/report/run_report.h"
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "jobs/artifacts.h"
+#include "jobs/mean_grid.h"
+#include "sharding/concat.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::jobs {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+// Calls `read`; what nlohmann throws when a field is missing or of another kind becomes DataLoss that names the file.
+absl::Status Guarded(const std::string& file, const std::function<absl::Status()>& read) {
+  try {
+    return read();
+  } catch (const Json::exception& error) {
+    return absl::DataLossError(Concat("artifact is not as Bearing writes it: ", error.what(), ": file=", file));
+  }
+}
+
+absl::Status WithJson(const std::string& file, const std::function<absl::Status(const Json&)>& take) {
+  BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
+  return Guarded(file, [&] { return take(Json::parse(text)); });
+}
+
+std::optional<double> OptionalNumber(const Json& value) {
+  return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
+}
+
+absl::Status TakeCollect(const Json& collect, ReportData& data) {
+  for (const Json& token : collect.at("metric_tokens")) {
+    data.metric_tokens.push_back({token.at("id").get<int>(), token.at("text").get<std::string>(),
+                                  token.at("positive_probability").get<double>(),
+                                  token.at("negative_probability").get<double>()});
+  }
+  data.metric_tokens_derived = collect.at("metric_tokens_derived").get<bool>();
+  data.position_tokens = collect.at("post_instruction_tokens").get<std::vector<std::string>>();
+  for (const auto& [name, set] : collect.at("prompt_sets").items()) {
+    data.prompt_counts.push_back({name, {set.at("given").get<int>(), static_cast<int>(set.at("kept").size())}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TakeNorms(const std::string& means, ReportData& data) {
+  const std::pair<const char*, std::vector<std::vector<double>>*> wanted[] = {{"positive_mean", &data.positive_norms},
+                                                                              {"negative_mean", &data.negative_norms},
+                                                                              {"mean_difference", &data.difference_norms}};
+  for (const auto& [tensor, norms] : wanted) {
+    BEARING_ASSIGN_OR_RETURN(const MeanGrid grid, MeanGrid::Open(means, tensor));
+    BEARING_ASSIGN_OR_RETURN(*norms, grid.Norms());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TakeSelection(const Json& select, ReportData& data) {
+  data.num_layers = select.at("num_layers").get<int>();
+  data.num_positions = select.at("num_positions").get<int>();
+  data.d_model = select.at("d_model").get<int64_t>();
+  data.rule.kl_max = select.at("rule").at("kl_max").get<double>();
+  data.rule.induce_min = select.at("rule").at("induce_min").get<double>();
+  data.rule.prune_layers = select.at("rule").at("prune_layers").get<double>();
+  data.rule.num_layers = data.num_layers;
+  data.complete = select.at("complete").get<bool>();
+  data.relaxations = select.at("relaxations").get<std::vector<std::string>>();
+  data.positive_metric = select.at("positive_metric").get<double>();
+  data.negative_metric = select.at("negative_metric").get<double>();
+  data.selected = select.at("selected").get<int>();
+  for (const Json& row : select.at("candidates")) {
+    Candidate candidate;
+    candidate.position = row.at("position").get<int>();
+    candidate.layer = row.at("layer").get<int>();
+    candidate.norm = row.at("norm").get<double>();
+    candidate.induce = OptionalNumber(row.at("induce"));
+    candidate.kl = OptionalNumber(row.at("kl"));
+    candidate.bypass = OptionalNumber(row.at("bypass"));
+    data.candidates.push_back(candidate);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TakeCompletions(const std::string& file, ReportData& data) {
+  BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
+  return Guarded(file, [&] {
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      const Json row = Json::parse(line);
+      data.completions.push_back({.side = row.at("side").get<std::string>(),
+                                  .intervention = row.at("intervention").get<std::string>(),
+                                  .category = row.at("category").get<std::string>(),
+                                  .prompt = row.at("prompt").get<std::string>(),
+                                  .response = row.at("response").get<std::string>(),
+                                  .shows_concept = row.at("shows_concept").get<bool>(),
+                                  .matched_marker = row.at("matched_marker").get<std::string>()});
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status TakeVerification(const Json& verify, ReportData& data) {
+  data.verification.push_back({"edited tensors", Concat(verify.at("edited_tensors").get<int>())});
+  data.verification.push_back(
+      {"largest |r^T W'| / |W'| as stored", absl::StrFormat("%.2e (%s)", verify.at("largest_residue").get<double>(),
+                                                            verify.at("largest_residue_tensor").get<std::string>())});
+  const Json& logits = verify.at("logits");
+  if (logits.is_null()) return absl::OkStatus();
+  const auto add = [&](const char* name, const char* key) {
+    data.verification.push_back({name, absl::StrFormat("%.3e", logits.at(key).get<double>())});
+  };
+  add("largest logit difference, edited weights to ablation", "max_logit_difference_to_ablation");
+  add("largest logit difference, edited weights to original", "max_logit_difference_to_baseline");
+  add("mean KL, ablation to edited weights", "mean_kl_to_ablation");
+  return absl::OkStatus();
+}
+
+absl::Status TakeProvenance(const Json& provenance, ReportData& data) {
+  // What is empty is not in the JSON of a message.
+  const Json& settings = provenance.at("settings");
+  data.version = provenance.at("bearing_version").get<std::string>();
+  data.title = settings.value("name", "");
+  data.concept_name = settings.at("concept").value("name", "");
+  data.dtype = settings.at("model").value("dtype", "");
+  data.model_name = provenance.at("model").at("name").get<std::string>();
+  data.model_digest = provenance.at("model").at("digest").get<std::string>();
+  data.ranks = provenance.at("ranks").get<int>();
+  for (const auto& [key, value] : provenance.at("prompts").items()) {
+    data.provenance.push_back({Concat("prompts: ", key), Concat(value.at("file").get<std::string>(), ", sha256 ",
+                                                                value.at("sha256").get<std::string>())});
+  }
+  return absl::OkStatus();
+}
+
+// From the marks of the stages; a copy of a run without them has no times.
+void TakeStageSeconds(const std::string& folder, ReportData& data) {
+  for (const char* stage : {"collect", "select", "evaluate", "edit", "verify"}) {
+    const std::string mark = Concat(folder, "/.bearing/stages/", stage, ".json");
+    WithJson(mark, [&](const Json& document) {
+      data.stage_seconds.push_back({stage, document.at("seconds").get<double>()});
+      return absl::OkStatus();
+    }).IgnoreError();
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& provenance) {
+  const auto path = [&](const char* name) { return Concat(folder, "/", name); };
+  ReportData data;
+  data.created = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());
+  BEARING_RETURN_IF_ERROR(Guarded(path("manifest.json"), [&] { return TakeProvenance(provenance, data); }));
+  BEARING_RETURN_IF_ERROR(WithJson(path("collect.json"), [&](const Json& document) { return TakeCollect(document, data); }));
+  BEARING_RETURN_IF_ERROR(TakeNorms(path("means.safetensors"), data));
+  BEARING_RETURN_IF_ERROR(
+      WithJson(path("candidates.json"), [&](const Json& document) { return TakeSelection(document, data); }));
+  if (fs::exists(path("completions.jsonl"))) BEARING_RETURN_IF_ERROR(TakeCompletions(path("completions.jsonl"), data));
+  if (fs::exists(path("verify.json"))) {
+    BEARING_RETURN_IF_ERROR(
+        WithJson(path("verify.json"), [&](const Json& document) { return TakeVerification(document, data); }));
+  }
+  TakeStageSeconds(folder, data);
+  return data;
+}
+
+absl::StatusOr<ReportData> ReadFinishedReport(const std::string& folder) {
+  static const std::set<std::string> kSources = {"collect.json", "means.safetensors", "candidates.json", "completions.jsonl",
+                                                 "verify.json"};
+  BEARING_ASSIGN_OR_RETURN(const Json manifest, VerifyManifest(folder, &kSources));
+  if (!manifest.contains("provenance")) {
+    return absl::DataLossError(Concat("not the manifest of a job: file=", folder, "/manifest.json"));
+  }
+  BEARING_ASSIGN_OR_RETURN(ReportData data, ReadReport(folder, manifest["provenance"]));
+  WithJson(Concat(folder, "/report.json"), [&](const Json& old) {
+    data.created = old.at("created").get<std::string>();
+    return absl::OkStatus();
+  }).IgnoreError();
+  return data;
+}
+
+absl::Status RebuildReport(const std::string& folder) {
+  BEARING_ASSIGN_OR_RETURN(const ReportData data, ReadFinishedReport(folder));
+  return ReplaceArtifacts(folder, {{"report.html", RenderReportHtml(data)}, {"report.json", RenderReportJson(data)}});
+}
+
+}  // namespace bearing::jobs
