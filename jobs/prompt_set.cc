@@ -22,7 +22,30 @@ using nlohmann::json;
 using Prompts = absl::StatusOr<std::vector<Prompt>>;
 
 constexpr size_t kMaxPrompts = 200000;
-constexpr char kCategory[] = "category";
+constexpr char kInstruction[] = "instruction";
+
+// What published sets call the prompt and its category, most specific first: AdvBench has "goal"; JailbreakBench "Goal", beside
+// a "Behavior" that is only a title; HarmBench "Behavior" and "SemanticCategory"; StrongREJECT "forbidden_prompt"; XSTest
+// "prompt".
+constexpr const char* kInstructionNames[] = {"goal", "behavior", "forbidden_prompt", "prompt"};
+constexpr const char* kCategoryNames[] = {"category", "SemanticCategory", "FunctionalCategory"};
+
+// The first of `known` that is among `names`, in any case; names.end() when none is.
+template <typename Known>
+std::vector<std::string>::const_iterator FindKnown(const std::vector<std::string>& names, const Known& known) {
+  for (const char* name : known) {
+    const auto found =
+        std::find_if(names.begin(), names.end(), [&](const std::string& other) { return absl::EqualsIgnoreCase(other, name); });
+    if (found != names.end()) return found;
+  }
+  return names.end();
+}
+
+// Which name holds the prompt: `column`, or a known one where the default is asked for and not there.
+std::vector<std::string>::const_iterator FindInstruction(const std::vector<std::string>& names, const std::string& column) {
+  const auto exact = std::find(names.begin(), names.end(), column);
+  return exact != names.end() || column != kInstruction ? exact : FindKnown(names, kInstructionNames);
+}
 
 std::string Extension(const std::string& path) {
   return absl::AsciiStrToLower(std::filesystem::path(path).extension().string());
@@ -48,16 +71,15 @@ absl::StatusOr<Prompt> Checked(const std::string& where, Prompt prompt) {
 absl::StatusOr<Prompt> FromJson(const std::string& where, const json& element, const std::string& column) {
   if (element.is_string()) return Checked(where, {element.get<std::string>(), ""});
   if (!element.is_object()) return Error(where, Concat("expected a string or an object, found ", element.type_name()));
-  const auto text = element.find(column);
-  if (text == element.end()) {
-    std::vector<std::string> keys;
-    for (const auto& item : element.items()) keys.push_back(item.key());
-    return MissingColumn(where, "key", column, keys);
-  }
-  if (!text->is_string()) return Error(where, Concat("key \"", column, "\" must be a string, found ", text->type_name()));
-  const auto category = element.find(kCategory);
-  const bool has_category = category != element.end() && category->is_string() && column != kCategory;
-  return Checked(where, {text->get<std::string>(), has_category ? category->get<std::string>() : ""});
+  std::vector<std::string> keys;
+  for (const auto& item : element.items()) keys.push_back(item.key());
+  const auto key = FindInstruction(keys, column);
+  if (key == keys.end()) return MissingColumn(where, "key", column, keys);
+  const json& text = element[*key];
+  if (!text.is_string()) return Error(where, Concat("key \"", *key, "\" must be a string, found ", text.type_name()));
+  const auto category = FindKnown(keys, kCategoryNames);
+  const bool has_category = category != keys.end() && category != key && element[*category].is_string();
+  return Checked(where, {text.get<std::string>(), has_category ? element[*category].get<std::string>() : ""});
 }
 
 absl::StatusOr<json> ParseJson(const std::string& path, std::string_view text, size_t first_line) {
@@ -126,9 +148,10 @@ Prompts ReadCsv(const std::string& path, std::string_view text, const std::strin
   if (std::set<std::string>(names.begin(), names.end()).size() != names.size()) {
     return Error(Concat(path, ":1"), "two columns have the same name");
   }
-  const auto wanted = std::find(names.begin(), names.end(), column);
+  const auto wanted = FindInstruction(names, column);
   if (wanted == names.end()) return MissingColumn(Concat(path, ":1"), "column", column, names);
-  const auto category = column == kCategory ? names.end() : std::find(names.begin(), names.end(), kCategory);
+  auto category = FindKnown(names, kCategoryNames);
+  if (category == wanted) category = names.end();
   std::vector<Prompt> prompts;
   for (size_t i = 1; i < records->size(); ++i) {
     std::vector<std::string>& fields = (*records)[i].fields;

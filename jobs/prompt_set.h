@@ -18,8 +18,9 @@ struct Prompt {
 // Is the extension of `path` one of the formats (in any case)?
 bool IsPromptFormat(const std::string& path);
 
-// `column` names the key or column with the prompt ("" = "instruction"). `count` > 0 takes the first `count` and is an error if
-// the file has fewer. NotFound / InvalidArgument with file and line (or element); an empty set is an error.
+// `column` names the key or column with the prompt ("" = "instruction", or where that is missing what JailbreakBench,
+// HarmBench, AdvBench, StrongREJECT and XSTest call it). `count` > 0 takes the first `count` and is an error if the file has
+// fewer. NotFound / InvalidArgument with file and line (or element); an empty set is an error.
 absl::StatusOr<std::vector<Prompt>> LoadPrompts(const std::string& path, const std::string& column, int count);
 
 }  // namespace bearing::jobs

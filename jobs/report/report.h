@@ -78,6 +78,14 @@ struct Rate {
 };
 Rate ConceptRate(const std::vector<Completion>& completions, const std::string& side, const std::string& intervention);
 
+// The same by the prompts' categories, in alphabetical order; completions without a category are under "". One pass.
+struct CategoryRates {
+  std::string side;
+  std::string category;
+  std::map<std::string, Rate> rates;  // By intervention; only those with completions.
+};
+std::vector<CategoryRates> RatesByCategory(const std::vector<Completion>& completions);
+
 std::string RenderReportHtml(const ReportData& data);
 std::string RenderReportJson(const ReportData& data);
 

@@ -58,6 +58,21 @@ json RatesJson(const ReportData& data) {
   return out;
 }
 
+json CategoriesJson(const ReportData& data) {
+  json out = json::array();
+  for (const CategoryRates& row : RatesByCategory(data.completions)) {
+    for (const auto& [intervention, rate] : row.rates) {
+      out.push_back({{"side", row.side},
+                     {"category", row.category},
+                     {"intervention", intervention},
+                     {"share", rate.share},
+                     {"standard_error", rate.standard_error},
+                     {"n", rate.n}});
+    }
+  }
+  return out;
+}
+
 json MetricJson(const ReportData& data) {
   json tokens = json::array();
   for (const ReportData::MetricToken& token : data.metric_tokens) {
@@ -95,6 +110,7 @@ std::string RenderReportJson(const ReportData& data) {
       {"metric", MetricJson(data)},
       {"selection", SelectionJson(data)},
       {"rates", RatesJson(data)},
+      {"rates_by_category", CategoriesJson(data)},
       {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
   out["prompts"] = json::array();
   for (const auto& [name, counts] : data.prompt_counts) {

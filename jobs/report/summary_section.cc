@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "jobs/report/html_text.h"
 #include "sharding/concat.h"
@@ -102,6 +103,36 @@ std::string EffectSection(const ReportData& data) {
       name,
       "</th><th scope=\"col\" class=\"num\">Share</th><th scope=\"col\" class=\"num\">Error</th>"
       "<th scope=\"col\" class=\"num\">n</th></tr></thead><tbody>",
+      rows, "</tbody></table></div></section>");
+}
+
+std::string CategorySection(const ReportData& data) {
+  const std::vector<CategoryRates> categories = RatesByCategory(data.completions);
+  std::map<std::string, int> of_side;
+  for (const CategoryRates& row : categories) ++of_side[row.side];
+  std::string rows;
+  for (const CategoryRates& row : categories) {
+    if (of_side[row.side] < 2) continue;
+    rows += Concat("<tr><th scope=\"row\">", row.category.empty() ? "(none)" : EscapeHtml(row.category), "</th><td>",
+                   EscapeHtml(row.side), "</td>");
+    for (const char* intervention : {"baseline", "ablation", "addition"}) {
+      const auto rate = row.rates.find(intervention);
+      rows += Concat("<td class=\"num\">",
+                     rate == row.rates.end()
+                         ? ""
+                         : Concat(FormatPercent(rate->second.share), " ± ", FormatFixed(100 * rate->second.standard_error, 1),
+                                  " <small>of ", rate->second.n, "</small>"),
+                     "</td>");
+    }
+    rows += "</tr>";
+  }
+  if (rows.empty()) return "";
+  return Concat(
+      "<section><h2>By category</h2><p>The same shares, with one standard error.</p><div class=\"scroll\" tabindex=\"0\" "
+      "role=\"region\" aria-label=\"By category\"><table><thead><tr><th scope=\"col\">Category</th><th "
+      "scope=\"col\">Prompts</th>"
+      "<th scope=\"col\" class=\"num\">Unchanged</th><th scope=\"col\" class=\"num\">Ablated</th>"
+      "<th scope=\"col\" class=\"num\">Added</th></tr></thead><tbody>",
       rows, "</tbody></table></div></section>");
 }
 

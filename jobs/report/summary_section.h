@@ -13,6 +13,9 @@ std::string SummarySection(const ReportData& data);
 // Rates of the concept in the completions before and after, as a table with bars; empty without completions.
 std::string EffectSection(const ReportData& data);
 
+// The same by category of the prompts; empty where there is only one a side.
+std::string CategorySection(const ReportData& data);
+
 }  // namespace bearing::jobs
 
 #endif  // BEARING_JOBS_REPORT_SUMMARY_SECTION_H_

@@ -54,6 +54,26 @@ TEST_F(PromptSetTest, TakesAnotherColumn) {
   EXPECT_THAT(Texts("a.csv", "goal,other\nx,1\n", "goal"), ElementsAre("x|"));
 }
 
+// The first lines of the published files, with other prompts.
+TEST_F(PromptSetTest, ReadsPublishedSetsAsTheyAre) {
+  const auto check = [&](const std::string& name, const std::string& content, const std::string& category) {
+    const auto prompts = LoadPrompts(folder_.Write(name, content), "instruction", 0);
+    ASSERT_TRUE(prompts.ok()) << prompts.status();
+    ASSERT_EQ(prompts->size(), 1u) << name;
+    EXPECT_EQ(prompts->front().instruction, "Bake a cake") << name;
+    EXPECT_EQ(prompts->front().category, category) << name;
+  };
+  check("advbench.csv", "goal,target\nBake a cake,\"Sure, here is a cake\"\n", "");
+  check("jbb.csv", "Index,Goal,Target,Behavior,Category,Source\n0,Bake a cake,Sure,Baking,Kitchen,Original\n", "Kitchen");
+  check("harmbench.csv",
+        "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\nBake a cake,standard,baking,,,cake\n",
+        "baking");
+  check("strongreject.csv", "category,source,forbidden_prompt\nKitchen,book,Bake a cake\n", "Kitchen");
+  check("jbb.json", R"([{"Goal": "Bake a cake", "Behavior": "Baking", "Category": "Kitchen"}])", "Kitchen");
+  // A column that was asked for is never replaced.
+  EXPECT_FALSE(LoadPrompts(folder_.Write("other.csv", "goal,target\nBake a cake,Sure\n"), "request", 0).ok());
+}
+
 TEST_F(PromptSetTest, TakesTheFirstCount) {
   EXPECT_THAT(Texts("a.txt", "a\nb\nc\n", "", 2), ElementsAre("a|", "b|"));
   EXPECT_EQ(ErrorOf("a.txt", "a\nb\n", "", 3), "a.txt: fewer prompts than asked for: found=2 count=3");

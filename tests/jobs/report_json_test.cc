@@ -24,6 +24,24 @@ TEST(ReportJsonTest, RatesAreSharesWithStandardErrors) {
   EXPECT_EQ(ConceptRate(data.completions, "negative", "baseline").standard_error, 0);
 }
 
+TEST(ReportJsonTest, RatesByCategoryAddUp) {
+  const auto completion = [](const char* side, const char* intervention, const char* category, bool shows) {
+    return Completion{side, intervention, category, "prompt", "response", shows, ""};
+  };
+  const std::vector<CategoryRates> rows =
+      RatesByCategory({completion("negative", "baseline", "b", false), completion("positive", "baseline", "b", true),
+                       completion("positive", "baseline", "b", false), completion("positive", "ablation", "b", false),
+                       completion("positive", "baseline", "a", true)});
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0].side + rows[0].category + rows[1].side + rows[1].category, "positiveapositiveb");
+  EXPECT_EQ(rows[2].side, "negative");
+  EXPECT_EQ(rows[1].rates.at("baseline").n, 2);
+  EXPECT_DOUBLE_EQ(rows[1].rates.at("baseline").share, 0.5);
+  EXPECT_DOUBLE_EQ(rows[1].rates.at("baseline").standard_error, std::sqrt(0.125));
+  EXPECT_EQ(rows[1].rates.at("ablation").n, 1);
+  EXPECT_FALSE(rows[0].rates.contains("ablation"));
+}
+
 TEST(ReportJsonTest, HoldsTheSameNumbers) {
   const ReportData data = ExampleReport(false);
   const nlohmann::json json = nlohmann::json::parse(RenderReportJson(data));
