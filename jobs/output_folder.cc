@@ -283,9 +283,10 @@ absl::StatusOr<json> VerifyManifest(const std::string& dir, const std::set<std::
 absl::Status ReplaceArtifacts(const std::string& dir, const std::map<std::string, std::string>& contents) {
   static const std::set<std::string> kNone;
   BEARING_ASSIGN_OR_RETURN(json manifest, VerifyManifest(dir, &kNone));
-  for (const auto& [name, content] : contents) {
+  for (const auto& entry : contents) {
+    const std::string& name = entry.first;
     if (!StaysInside(name)) return absl::InvalidArgumentError(Concat("not a name inside the folder: file=", name));
-    BEARING_RETURN_IF_ERROR(WriteFileAtomically(Concat(dir, "/", name), content));
+    BEARING_RETURN_IF_ERROR(WriteFileAtomically(Concat(dir, "/", name), entry.second));
     BEARING_ASSIGN_OR_RETURN(json description, Describe(dir, name));
     description.erase("modified_ns");
     auto& files = manifest["files"];

@@ -60,6 +60,15 @@ struct ReportData {
   // [position][layer]: norms of the residual means of both sides and of their difference (same order as positions).
   std::vector<std::vector<double>> positive_norms, negative_norms, difference_norms;
 
+  // Training prompts at the last position, layer by layer (worker/steer/geometry.h has the formulas); empty in older runs.
+  struct LayerGeometry {
+    double positive_norm = 0, negative_norm = 0, positive_norm_spread = 0, negative_norm_spread = 0;
+    double difference_norm = 0, pc1_share = 0, pc2_share = 0, pc1_cosine = 0, auroc = 0, silhouette = 0;
+    std::vector<double> projections, pc1, pc2;  // Of each prompt, the positive ones first.
+  };
+  std::vector<LayerGeometry> geometry;
+  size_t geometry_positives = 0;
+
   std::vector<Completion> completions;
 
   // Verification of the edited checkpoint; empty when the stage was skipped. Name -> value, e.g. "max |logit difference|".

@@ -73,6 +73,23 @@ json CategoriesJson(const ReportData& data) {
   return out;
 }
 
+json GeometryJson(const ReportData& data) {
+  json out = json::array();
+  for (size_t layer = 0; layer < data.geometry.size(); ++layer) {
+    const ReportData::LayerGeometry& g = data.geometry[layer];
+    out.push_back({{"layer", layer},
+                   {"positive_norm", g.positive_norm},
+                   {"negative_norm", g.negative_norm},
+                   {"difference_norm", g.difference_norm},
+                   {"pc1_share", g.pc1_share},
+                   {"pc2_share", g.pc2_share},
+                   {"pc1_cosine", g.pc1_cosine},
+                   {"auroc", g.auroc},
+                   {"silhouette", g.silhouette}});
+  }
+  return out;
+}
+
 json MetricJson(const ReportData& data) {
   json tokens = json::array();
   for (const ReportData::MetricToken& token : data.metric_tokens) {
@@ -112,6 +129,7 @@ std::string RenderReportJson(const ReportData& data) {
       {"rates", RatesJson(data)},
       {"rates_by_category", CategoriesJson(data)},
       {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
+  out["geometry"] = GeometryJson(data);
   out["prompts"] = json::array();
   for (const auto& [name, counts] : data.prompt_counts) {
     out["prompts"].push_back({{"set", name}, {"given", counts.first}, {"kept", counts.second}});

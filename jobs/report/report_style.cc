@@ -79,6 +79,7 @@ svg{display:block}
 .axis{stroke:var(--muted);fill:none}
 .threshold{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:5 4;fill:none}
 .region{fill:var(--blue);opacity:.1}
+.frame{fill:none;stroke:var(--rule)}
 .dot{fill:none;stroke:var(--orange);stroke-width:1.6}
 .dot-pass{fill:var(--blue);stroke:var(--page)}
 .line{fill:none;stroke-width:2.4;stroke-linejoin:round}

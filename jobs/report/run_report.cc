@@ -63,6 +63,34 @@ absl::Status TakeNorms(const std::string& means, ReportData& data) {
   return absl::OkStatus();
 }
 
+absl::Status TakeGeometry(const Json& geometry, ReportData& data) {
+  data.geometry_positives = geometry.at("positive").size();
+  const size_t prompts = data.geometry_positives + geometry.at("negative").size();
+  for (const Json& row : geometry.at("layers")) {
+    const auto number = [&](const char* key) { return row.at(key).get<double>(); };
+    const auto list = [&](const char* key) { return row.at(key).get<std::vector<double>>(); };
+    data.geometry.push_back({.positive_norm = number("positive_norm"),
+                             .negative_norm = number("negative_norm"),
+                             .positive_norm_spread = number("positive_norm_spread"),
+                             .negative_norm_spread = number("negative_norm_spread"),
+                             .difference_norm = number("difference_norm"),
+                             .pc1_share = number("pc1_share"),
+                             .pc2_share = number("pc2_share"),
+                             .pc1_cosine = number("pc1_cosine"),
+                             .auroc = number("auroc"),
+                             .silhouette = number("silhouette"),
+                             .projections = list("projections"),
+                             .pc1 = list("pc1"),
+                             .pc2 = list("pc2")});
+    const auto& layer = data.geometry.back();
+    if (layer.projections.size() != prompts || layer.pc1.size() != prompts || layer.pc2.size() != prompts) {
+      return absl::DataLossError(
+          Concat("not one number for each of ", prompts, " prompts: file=geometry.json layer=", data.geometry.size() - 1));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TakeSelection(const Json& select, ReportData& data) {
   data.num_layers = select.at("num_layers").get<int>();
   data.num_positions = select.at("num_positions").get<int>();
@@ -162,6 +190,10 @@ absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& pro
   BEARING_RETURN_IF_ERROR(TakeNorms(path("means.safetensors"), data));
   BEARING_RETURN_IF_ERROR(
       WithJson(path("candidates.json"), [&](const Json& document) { return TakeSelection(document, data); }));
+  if (fs::exists(path("geometry.json"))) {
+    BEARING_RETURN_IF_ERROR(
+        WithJson(path("geometry.json"), [&](const Json& document) { return TakeGeometry(document, data); }));
+  }
   if (fs::exists(path("completions.jsonl"))) BEARING_RETURN_IF_ERROR(TakeCompletions(path("completions.jsonl"), data));
   if (fs::exists(path("verify.json"))) {
     BEARING_RETURN_IF_ERROR(
@@ -172,8 +204,8 @@ absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& pro
 }
 
 absl::StatusOr<ReportData> ReadFinishedReport(const std::string& folder) {
-  static const std::set<std::string> kSources = {"collect.json", "means.safetensors", "candidates.json", "completions.jsonl",
-                                                 "verify.json"};
+  static const std::set<std::string> kSources = {"collect.json",  "means.safetensors", "candidates.json",
+                                                 "geometry.json", "completions.jsonl", "verify.json"};
   BEARING_ASSIGN_OR_RETURN(const Json manifest, VerifyManifest(folder, &kSources));
   if (!manifest.contains("provenance")) {
     return absl::DataLossError(Concat("not the manifest of a job: file=", folder, "/manifest.json"));

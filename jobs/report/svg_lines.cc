@@ -19,13 +19,13 @@ constexpr int kTop = 28;
 constexpr int kBottom = 272;
 constexpr double kLabelHeight = 16;
 
-bool HasLogarithm(double value) { return std::isfinite(value) && value > 0; }
+bool CanDraw(const LineChart& chart, double value) { return std::isfinite(value) && (!chart.logarithmic || value > 0); }
 
-std::string LineOf(const LineSeries& series, const PlotAxis& x, const PlotAxis& y) {
+std::string LineOf(const LineChart& chart, const LineSeries& series, const PlotAxis& x, const PlotAxis& y) {
   std::string path;
   bool drawing = false;
   for (size_t layer = 0; layer < series.values.size(); ++layer) {
-    if (!HasLogarithm(series.values[layer])) {
+    if (!CanDraw(chart, series.values[layer])) {
       drawing = false;
       continue;
     }
@@ -40,7 +40,8 @@ std::string LineOf(const LineSeries& series, const PlotAxis& x, const PlotAxis& 
 std::string EndLabels(const LineChart& chart, const PlotAxis& y) {
   std::vector<std::pair<double, const LineSeries*>> labels;
   for (const LineSeries& series : chart.series) {
-    if (!series.values.empty() && HasLogarithm(series.values.back())) labels.emplace_back(y.At(series.values.back()), &series);
+    if (!series.values.empty() && CanDraw(chart, series.values.back()))
+      labels.emplace_back(y.At(series.values.back()), &series);
   }
   std::sort(labels.begin(), labels.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::string out;
@@ -56,20 +57,23 @@ std::string EndLabels(const LineChart& chart, const PlotAxis& y) {
 }  // namespace
 
 std::string RenderLines(const LineChart& chart) {
-  double low = std::numeric_limits<double>::infinity();
-  double high = 0;
+  double low = chart.logarithmic ? std::numeric_limits<double>::infinity() : 0;
+  double high = chart.logarithmic ? 0 : 1;
   size_t layers = 0;
+  bool any = false;
   for (const LineSeries& series : chart.series) {
     layers = std::max(layers, series.values.size());
     for (const double value : series.values) {
-      if (!HasLogarithm(value)) continue;
+      if (!CanDraw(chart, value)) continue;
+      any = true;
       low = std::min(low, value);
       high = std::max(high, value);
     }
   }
-  if (high == 0) return "";
+  if (!any) return "";
   const PlotAxis x(0, std::max<double>(1, static_cast<double>(layers) - 1), kLeft, kRight, false);
-  const PlotAxis y(low / 1.15, high * 1.15, kBottom, kTop, true);
+  const PlotAxis y =
+      chart.logarithmic ? PlotAxis(low / 1.15, high * 1.15, kBottom, kTop, true) : PlotAxis(low, high, kBottom, kTop, false);
   std::string content;
   for (const double tick : y.Ticks()) {
     content += SvgPath(Concat("M", kLeft, " ", Coordinate(y.At(tick)), "H", kRight), "grid");
@@ -87,7 +91,7 @@ std::string RenderLines(const LineChart& chart) {
     content += SvgPath(Concat("M", Coordinate(at), " ", kTop, "V", kBottom), "threshold");
     content += SvgText(at, kTop - 6, "middle note", Concat("chosen: layer ", chart.marked_layer));
   }
-  for (const LineSeries& series : chart.series) content += LineOf(series, x, y);
+  for (const LineSeries& series : chart.series) content += LineOf(chart, series, x, y);
   content += EndLabels(chart, y);
   return SvgChart(chart.id, chart.title, chart.description, kWidth, kHeight, content);
 }

@@ -16,11 +16,12 @@ import support
 import check_checkpoint
 import compare
 import generate
+import geometry
 import plain_model
 import refusal_direction
 
 ARTIFACTS = ["candidates.json", "collect.json", "completions.jsonl", "direction.safetensors", "evaluation.json",
-             "means.safetensors", "report.html", "report.json", "verify.json"]
+             "geometry.json", "means.safetensors", "report.html", "report.json", "verify.json"]
 CHECKPOINT = ["README.md", "bearing.json", "chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json",
               "tokenizer_config.json"]
 
@@ -206,6 +207,24 @@ def test_select_chooses_again_without_running(jobs, tmp_path):
     assert done.code == 0 and json.loads(done.out)["selected"]["kl"] == best, done.text
     done = support.bearing("select", "--from", job.out, "--kl-max", best - 1, "-o", "json")
     assert done.code == 1 and json.loads(done.out)["selected"] is None and "kl_max" in done.err, done.text
+
+
+@pytest.mark.parametrize("model,ranks", [("llama-tied", 1), ("llama-tied", 2), ("gemma2-softcap", 2)])
+def test_geometry_equals_the_rows(jobs, oracles, model, ranks):
+    oracle, found = oracles(model), support.read_json(jobs(model, ranks).out / "geometry.json")
+    runner = refusal_direction.Runner(oracle.model, oracle.tokenizer.pad_token_id)
+    sides = [geometry.last_inputs(runner, oracle.rows[f"{side}_train"]) for side in support.SIDES]
+    assert [found["positive"], found["negative"]] == [list(range(len(side))) for side in sides]
+    assert len(found["layers"]) == sides[0].shape[1]
+    for layer, got in enumerate(found["layers"]):
+        want = geometry.of_layer(*(side[:, layer] for side in sides))
+        # In layer 0 all last tokens are the same: what is measured there is rounding.
+        if want["difference_norm"] < 1e-5 * want["positive_norm"]:
+            assert got["difference_norm"] < 1e-5 * got["positive_norm"]
+            continue
+        assert {k: got[k] for k in want if k != "projections"} == pytest.approx(
+            {k: v for k, v in want.items() if k != "projections"}, rel=2e-3, abs=2e-4), layer
+        assert got["projections"] == pytest.approx(want["projections"].tolist(), rel=1e-3, abs=1e-3), layer
 
 
 def test_two_ranks_equal_one(jobs):

@@ -54,6 +54,25 @@ void AddNorms(ReportData& data) {
   }
 }
 
+void AddGeometry(ReportData& data) {
+  constexpr size_t kPrompts = 24;
+  data.geometry_positives = kPrompts / 2;
+  for (int layer = 0; layer < data.num_layers; ++layer) {
+    ReportData::LayerGeometry g;
+    const double apart = static_cast<double>(layer) / data.num_layers;
+    g.pc1_share = 0.1 + 0.5 * apart, g.pc2_share = 0.1, g.pc1_cosine = apart, g.auroc = 0.5 + 0.5 * apart,
+    g.silhouette = apart / 2;
+    g.positive_norm = g.negative_norm = 2.5 * std::exp(0.115 * layer), g.difference_norm = apart;
+    for (size_t i = 0; i < kPrompts; ++i) {
+      const double side = i < kPrompts / 2 ? apart : -apart;
+      g.projections.push_back(side + 0.3 * std::sin(static_cast<double>(i)));
+      g.pc1.push_back(g.projections.back());
+      g.pc2.push_back(std::cos(2.0 * static_cast<double>(i)));
+    }
+    data.geometry.push_back(g);
+  }
+}
+
 }  // namespace
 
 ReportData ExampleReport(bool complete) {
@@ -86,6 +105,7 @@ ReportData ExampleReport(bool complete) {
   const Selection selection = Select(data.candidates, data.rule);
   data.selected = selection.selected.has_value() ? static_cast<int>(*selection.selected) : -1;
   AddNorms(data);
+  AddGeometry(data);
   AddCompletions(data);
   data.verification = {{"max |logit difference|", "3.1e-05 (at most 1e-03)"},
                        {"tensors edited", "65 of 291"},

@@ -7,6 +7,7 @@
 #include "jobs/conversation_check.h"
 #include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
+#include "worker/stages/geometry.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 #include "worker/steer/capture.h"
@@ -25,6 +26,7 @@ struct Side {
   at::Tensor probability_sum_V;                                   // This rank's columns, fp64; then all.
   at::Tensor metric_train, metric_validation;                     // Of each prompt, fp64.
   steer::ResidualMean mean;
+  steer::LastRows last_rows;
   std::vector<int> kept_train, kept_validation;
   double probability_of(int64_t id) const {
     return probability_sum_V[id].item<double>() / static_cast<double>(train.rows.size());
@@ -78,6 +80,7 @@ class CollectStage {
     side.probability_sum_V = zeros(decoder_.local_vocab().size()).to(decoder_.device());
     const sharding::ModelConfig& config = decoder_.config();
     side.mean = steer::ResidualMean(config.num_layers(), static_cast<int64_t>(post_.ids.size()), config.d_model);
+    side.last_rows = steer::LastRows(kGeometryPrompts, /*among_first=*/!filter());
     total_ += static_cast<int64_t>(side.train.rows.size() + (filter() ? side.validation.rows.size() : 0));
   }
 
@@ -161,6 +164,7 @@ class CollectStage {
       side.metric_train[static_cast<int64_t>(batch.range.begin + i)] = metric[i];
     }
     side.mean.Add(batch, keep);
+    side.last_rows.Add(batch, keep);
     return absl::OkStatus();
   }
 
@@ -217,7 +221,9 @@ class CollectStage {
       BEARING_ASSIGN_OR_RETURN(const nlohmann::json summary, Summary());
       return jobs::WriteFileAtomically(context_.output->PathOf("collect.json"), summary.dump(1) + "\n");
     }));
-    return StageFiles{"collect.json", "means.safetensors"};
+    BEARING_RETURN_IF_ERROR(
+        WriteGeometry(context_, {&sides_[0].last_rows, &sides_[0].kept_train}, {&sides_[1].last_rows, &sides_[1].kept_train}));
+    return StageFiles{"collect.json", "means.safetensors", "geometry.json"};
   }
 
   absl::StatusOr<nlohmann::json> Summary() const {

@@ -14,7 +14,7 @@ namespace bearing::worker {
 using StageFiles = std::vector<std::string>;
 
 // Filters prompts by the metric (deriving its tokens if the job names none) and takes mean differences.
-// -> collect.json, means.safetensors
+// -> collect.json, means.safetensors, geometry.json
 absl::StatusOr<StageFiles> RunCollect(JobContext& context);
 
 // Scores candidate directions and selects one. -> candidates.json, direction.safetensors
