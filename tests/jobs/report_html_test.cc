@@ -126,7 +126,7 @@ TEST(ReportHtmlTest, DrawingsAndTablesAreAccessible) {
     EXPECT_EQ(svg->attributes.at("role"), "img");
     EXPECT_NE(svg->attributes.at("aria-labelledby"), "");
   }
-  EXPECT_EQ(drawings, 5u) << "three heat maps, the scatter, the norms";
+  EXPECT_EQ(drawings, 8u) << "three heat maps, the scatter, the norms; separation, projections, components";
   for (const Element* header : markup.Find("th")) EXPECT_EQ(header->attributes.count("scope"), 1u);
   EXPECT_EQ(markup.Find("html")[0]->attributes.at("lang"), "en");
   EXPECT_EQ(markup.Find("h1").size(), 1u);
