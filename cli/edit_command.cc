@@ -20,6 +20,7 @@ struct EditOptions {
   std::vector<std::string> directions;
   std::string out;
   std::string form;
+  std::string quantized;
   std::vector<std::string> strengths;
   std::vector<std::string> layer_strengths;
   std::string layers;
@@ -78,6 +79,7 @@ std::vector<std::string> EditArguments(const EditOptions& options, const Globals
   append_all("--direction", options.directions);
   append("--out", options.out);
   append("--form", options.form);
+  append("--quantized", options.quantized);
   append_all("--strength", options.strengths);
   append_all("--layer-strength", options.layer_strengths);
   append("--layers", options.layers);
@@ -119,6 +121,10 @@ void AddEditCommand(CommandLine& line) {
   command->add_option("--out", options->out, "Folder to write (a file with --form control-vector and direction)");
   command->add_option("--form", options->form, "What is written (default: checkpoint)")
       ->check(CLI::IsMember({"checkpoint", "lora", "control-vector", "direction"}));
+  command
+      ->add_option("--quantized", options->quantized,
+                   "MXFP4 weights: keep (default; the edited ones are quantized again) or bfloat16 (all are widened)")
+      ->check(CLI::IsMember({"keep", "bfloat16"}));
   command->add_option("--ranks", options->ranks, "Processes that share the work (default 1)")->check(CLI::Range(1, 1024));
   command->add_option("--threads", options->threads, "Threads a rank (default: one more than its cores, 2 to 4)")
       ->check(CLI::Range(1, 64));

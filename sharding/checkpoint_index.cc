@@ -19,7 +19,9 @@ bool IsPlainShardName(std::string_view name) {
          !name.starts_with(".");
 }
 
-absl::StatusOr<CheckpointIndex> ParseIndex(std::string_view text, const std::string& path) {
+}  // namespace
+
+absl::StatusOr<CheckpointIndex> ParseCheckpointIndex(std::string_view text, const std::string& path) {
   absl::StatusOr<nlohmann::json> document = ParseJsonObject(text, path);
   if (!document.ok()) return absl::DataLossError(document.status().message());
   const auto weight_map = document->find("weight_map");
@@ -42,8 +44,6 @@ absl::StatusOr<CheckpointIndex> ParseIndex(std::string_view text, const std::str
   return index;
 }
 
-}  // namespace
-
 absl::StatusOr<CheckpointIndex> FindCheckpointIndex(const std::string& model_dir, const FileFolder& shards) {
   if (shards.Has(std::string(kSingleFileName))) {
     return CheckpointIndex{.is_sharded = false, .files = {std::string(kSingleFileName)}, .weight_map = {}};
@@ -56,7 +56,7 @@ absl::StatusOr<CheckpointIndex> FindCheckpointIndex(const std::string& model_dir
         Concat("folder has no safetensors weights: want ", kSingleFileName, " or ", kIndexFileName, " folder=", model_dir));
   }
   BEARING_RETURN_IF_ERROR(text.status());
-  return ParseIndex(*text, path);
+  return ParseCheckpointIndex(*text, path);
 }
 
 }  // namespace bearing::sharding

@@ -22,6 +22,9 @@ struct CheckpointIndex {
   std::map<std::string, std::string> weight_map;  // Tensor to file; empty without an index.
 };
 
+// Parses an index; `path` is only for messages. DataLoss as below.
+absl::StatusOr<CheckpointIndex> ParseCheckpointIndex(std::string_view text, const std::string& path);
+
 // `shards` is where the weights are; the index is in `model_dir`. NotFound when there is neither; DataLoss for an index that is
 // malformed or names a file outside the folder.
 absl::StatusOr<CheckpointIndex> FindCheckpointIndex(const std::string& model_dir, const FileFolder& shards);

@@ -11,6 +11,21 @@
 namespace bearing::sharding {
 namespace {
 
+// What a parser says, which quotes the text: as one line of ASCII, and not as long as the text.
+std::string OneLine(std::string_view reason) {
+  constexpr size_t kLongest = 300;
+  std::string line;
+  for (const char c : reason) {
+    if (line.size() > kLongest) return Concat(line.substr(0, kLongest - 3), "...");
+    if (c >= ' ' && c < 0x7f) {
+      line += c;
+    } else {
+      absl::StrAppend(&line, "\\x", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2));
+    }
+  }
+  return line;
+}
+
 template <typename Json>
 absl::StatusOr<Json> ParseObject(std::string_view text, std::string_view source) {
   std::vector<std::set<std::string>> open;  // Keys seen in each object that is open.
@@ -33,9 +48,9 @@ absl::StatusOr<Json> ParseObject(std::string_view text, std::string_view source)
   try {
     document = Json::parse(text, on_event);
   } catch (const typename Json::exception& error) {
-    return absl::InvalidArgumentError(Concat("not valid JSON: file=", source, " reason=", error.what()));
+    return absl::InvalidArgumentError(Concat("not valid JSON: file=", source, " reason=", OneLine(error.what())));
   }
-  if (twice) return absl::InvalidArgumentError(Concat("key appears twice: file=", source, " key=", *twice));
+  if (twice) return absl::InvalidArgumentError(Concat("key appears twice: file=", source, " key=", Escaped(*twice)));
   if (!document.is_object()) return absl::InvalidArgumentError(Concat("not a JSON object: file=", source));
   return document;
 }

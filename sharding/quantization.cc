@@ -86,37 +86,49 @@ absl::StatusOr<Method> FindMethod(const nlohmann::json& config, std::string_view
 
 int64_t Blocks(int64_t length, int64_t block) { return (length + block - 1) / block; }
 
-// How the scales of `values` are laid out.
+// How the scales of `values` are laid out. Fused experts have an axis in front of both.
 absl::StatusOr<QuantizedTensor> MatchFp8(const DiskTensor& values, const DiskTensor& scales, const Method& method) {
   QuantizedTensor tensor{.form = QuantizedForm::kFp8, .values = values.name, .scales = scales.name};
-  if (values.shape.size() != 2) {
+  const size_t axes = values.shape.size();
+  if (axes != 2 && axes != 3) {
     return absl::UnimplementedError(
-        Concat("quantized tensor must have two axes: tensor=", values.name, " shape=", ShapeText(values.shape)));
+        Concat("quantized tensor must have two or three axes: tensor=", values.name, " shape=", ShapeText(values.shape)));
   }
   if (scales.dtype != DType::kF32 && scales.dtype != DType::kBF16 && scales.dtype != DType::kF16) {
     return absl::FailedPreconditionError(
         Concat("scales must be F32, BF16 or F16: tensor=", scales.name, " got=", DTypeName(scales.dtype)));
   }
-  const int64_t out = values.shape[0];
-  const int64_t in = values.shape[1];
+  const int64_t out = values.shape[axes - 2];
+  const int64_t in = values.shape[axes - 1];
+  const auto behind_experts = [&](std::vector<int64_t> shape) {
+    if (axes == 3) shape.insert(shape.begin(), values.shape[0]);
+    return shape;
+  };
   const std::vector<int64_t>& got = scales.shape;
   if (method.block_rows > 0) {
     tensor.block_rows = method.block_rows;
     tensor.block_columns = method.block_columns;
-    const std::vector<int64_t> want = {Blocks(out, method.block_rows), Blocks(in, method.block_columns)};
+    const std::vector<int64_t> want = behind_experts({Blocks(out, method.block_rows), Blocks(in, method.block_columns)});
     if (got == want) return tensor;
     return absl::FailedPreconditionError(Concat("scales have another shape than the blocks ask for: tensor=", scales.name,
                                                 " want=", ShapeText(want), " got=", ShapeText(got)));
   }
   tensor.block_columns = std::max<int64_t>(in, 1);
-  if (got.empty() || got == std::vector<int64_t>{1} || (got == std::vector<int64_t>{1, 1} && out != 1)) {
+  const bool is_single = axes == 2 && (got.empty() || got == std::vector<int64_t>{1});
+  if (is_single || (got == behind_experts({1, 1}) && out != 1)) {
     tensor.block_rows = std::max<int64_t>(out, 1);
     return tensor;
   }
   tensor.block_rows = 1;
-  if (got == std::vector<int64_t>{out} || got == std::vector<int64_t>{out, 1}) return tensor;
-  return absl::FailedPreconditionError(
-      Concat("scales must be one a tensor or one a row: tensor=", scales.name, " want=[", out, ", 1] got=", ShapeText(got)));
+  if (got == behind_experts({out}) || got == behind_experts({out, 1})) return tensor;
+  if (axes == 3 && (got == behind_experts({1, in}) || got == behind_experts({in, 1}))) {
+    return absl::UnimplementedError(
+        Concat("fused 8-bit experts with a scale a column ([experts, in, out], as fbgemm_fp8 stores Llama 4) cannot be edited: "
+               "edit the unquantized base model and quantize the result. tensor=",
+               values.name));
+  }
+  return absl::FailedPreconditionError(Concat("scales must be one a matrix or one a row: tensor=", scales.name,
+                                              " want=", ShapeText(behind_experts({out, 1})), " got=", ShapeText(got)));
 }
 
 absl::StatusOr<QuantizedTensor> MatchMxfp4(const DiskTensor& blocks, const DiskTensor& scales) {

@@ -21,7 +21,8 @@
 namespace bearing::sharding {
 
 enum class QuantizedForm {
-  // F8_E4M3 values [out, in]; real = value * scale, one scale a block of block_rows x block_columns elements. A scale a row or
+  // F8_E4M3 values [out, in] or, of fused experts, [experts, out, in]; real = value * scale, one scale a block of block_rows x
+  // block_columns elements. A scale a row or
   // a tensor is a block of 1 x in or out x in.
   kFp8,
   // Microscaling FP4 (OCP MX): `X_blocks` U8 [experts, rows, columns / 32, 16], two E2M1 values a byte, low half first, and

@@ -30,6 +30,7 @@ absl::StatusOr<std::string> StagingFolder(const edit::EditCommandOptions& option
                            options.model,
                            options.out,
                            options.form,
+                           options.quantized,
                            options.strengths,
                            options.layer_strengths,
                            options.layers,

@@ -283,6 +283,15 @@ TEST(ModelConfigTest, TextThatIsNoConfig) {
   EXPECT_TRUE(Fails(Parse("{\"a\": "), absl::StatusCode::kInvalidArgument, "some/config.json", "JSON"));
   EXPECT_TRUE(Fails(Parse("[1]"), absl::StatusCode::kInvalidArgument, "some/config.json", "object"));
   EXPECT_TRUE(Fails(Parse(std::string("{}\0{}", 5)), absl::StatusCode::kInvalidArgument, "zero byte"));
+  // A message quotes the text as one line of ASCII, however long it is.
+  for (const std::string& text :
+       {std::string("{\"model_type\": \"\xff\xfe\"}"), "{\"a\": \"" + std::string(100'000, 'x') + "\n\"}",
+        std::string("{\"a\n\": 1, \"a\n\": 2}"), std::string("{\"a\\nb\": 1, \"a\\nb\": 2}")}) {
+    const auto parsed = Parse(text);
+    ASSERT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_LT(parsed.status().message().size(), 500u);
+    for (const char c : parsed.status().message()) ASSERT_TRUE(c >= ' ' && c < 0x7f) << parsed.status();
+  }
   EXPECT_TRUE(Fails(Parse(R"({"model_type": "llama", "model_type": "qwen2"})"), absl::StatusCode::kInvalidArgument, "twice",
                     "key=model_type"));
   EXPECT_TRUE(Fails(Parse(R"({"a": {"b": 1, "b": 1}})"), absl::StatusCode::kInvalidArgument, "twice", "key=b"));

@@ -13,6 +13,8 @@ import pytest
 
 safetensors = pytest.importorskip("safetensors")
 
+from safetensors_table import BOTH, NEITHER, REFERENCE, TABLE  # noqa: E402
+
 MUTATIONS = 4000
 TOKENS = [b"{", b"}", b"[", b"]", b",", b":", b'"', b"0", b"1", b"-1", b"1.0", b"1e2", b"-0", b"null", b"true", b" ", b"\n",
           b"\t", b"\\u0061", b"\\ud800", b"\xff", b"\x00", b"\xef\xbb\xbf", b'"a":', b'"shape":[1],', b'"dtype":"F32",',
@@ -133,13 +135,7 @@ def test_sound_files_are_accepted_by_both(tmp_path):
     assert compare(tmp_path, files) == (500, 0, 0)
 
 
-@pytest.mark.parametrize("header, data_bytes", [
-    (b" {}", 0),
-    (b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1),
-    (b'{"__metadata__":{"k":"1","k":"2"}}', 0),
-    (b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":1}}', 1),
-    (b'{"__metadata__":null}', 0),
-])
-def test_stricter_than_the_reference_on_purpose(tmp_path, header, data_bytes):
-    data = struct.pack("<Q", len(header)) + header + bytes(data_bytes)
-    assert compare(tmp_path, [data]) == (0, 0, 1)
+@pytest.mark.parametrize("name, data, accepted_by", TABLE, ids=[row[0] for row in TABLE])
+def test_table(tmp_path, name, data, accepted_by):
+    want = {BOTH: (1, 0, 0), REFERENCE: (0, 0, 1), NEITHER: (0, 1, 0)}[accepted_by]
+    assert compare(tmp_path, [data]) == want

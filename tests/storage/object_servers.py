@@ -1,12 +1,17 @@
-"""Object stores for tests, on free loopback ports: SeaweedFS (a real server) and moto (S3 in Python).
+"""Object stores for tests, on free loopback ports: SeaweedFS (a real server), moto (S3 in Python) and Azurite (Azure's emulator,
+where scripts/get_azurite has been run).
 
     with object_servers.start("seaweedfs") as environment: subprocess.run(..., env=environment)
     python object_servers.py seaweedfs COMMAND ARGUMENTS...     exit status 77 when the server's package is not installed
 
-The environment holds AWS_* for Bearing and boto3, and BEARING_TEST_STORE, the address of an empty bucket.
+The environment holds AWS_* for Bearing and boto3, or AZURE_* for Bearing, and BEARING_TEST_STORE, the address of an empty bucket.
 """
+import base64
 import contextlib
 import ctypes
+import email.utils
+import hashlib
+import hmac
 import importlib.util
 import json
 import os
@@ -18,10 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 BUCKET = "bearing-test"
 KEY_ID, SECRET = "AKIDBEARINGTEST", "bearing-test-secret-0123456789"
 SKIPPED = 77
+# The account of the emulator, which its documentation publishes.
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 class Missing(Exception):
@@ -68,6 +77,46 @@ def moto(folder):
     return [program("moto_server"), "-H", "127.0.0.1", "-p", str(port)], port
 
 
+def azurite(folder):
+    node = shutil.which("node")
+    # Beside the environment of this interpreter, in the cache.
+    main = pathlib.Path(sys.executable).parents[2] / "azurite/node_modules/azurite/dist/src/blob/main.js"
+    if node is None or not main.exists():
+        raise Missing("azurite")
+    (port,) = free_ports(1)
+    return [node, str(main), "--inMemoryPersistence", "--disableTelemetry", "--silent", "--skipApiVersionCheck", "--blobHost",
+            "127.0.0.1", "--blobPort", str(port)], port
+
+
+def create_container(port):
+    """One request, signed as Azure asks for (shared key)."""
+    path, date, version = f"/{AZURE_ACCOUNT}/{BUCKET}", email.utils.formatdate(usegmt=True), "2021-08-06"
+    text = "\n".join(["PUT", *[""] * 11, f"x-ms-date:{date}", f"x-ms-version:{version}", f"/{AZURE_ACCOUNT}{path}",
+                      "restype:container"])
+    signature = base64.b64encode(hmac.new(base64.b64decode(AZURE_KEY), text.encode(), hashlib.sha256).digest()).decode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}?restype=container", method="PUT",
+        headers={"x-ms-date": date, "x-ms-version": version, "Authorization": f"SharedKey {AZURE_ACCOUNT}:{signature}",
+                 "Content-Length": "0"})
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def create_bucket(environment):
+    s3 = client(environment)
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key="probe", Body=b"probe")
+    s3.delete_object(Bucket=BUCKET, Key="probe")
+
+
+def settings(kind, port):
+    """What Bearing and its tests read from the environment."""
+    if kind == "azurite":
+        return {"AZURE_STORAGE_USE_EMULATOR": "true", "AZURITE_BLOB_STORAGE_URL": f"http://127.0.0.1:{port}",
+                "BEARING_TEST_STORE": f"az://{BUCKET}"}
+    return {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", "BEARING_TEST_STORE": f"s3://{BUCKET}"}
+
+
 def client(environment):
     import boto3
     from botocore.config import Config
@@ -79,30 +128,25 @@ def client(environment):
 @contextlib.contextmanager
 def start(kind, endpoint=None):
     """Yields the environment of a fresh server with an empty bucket."""
-    if importlib.util.find_spec("boto3") is None:
+    if kind != "azurite" and importlib.util.find_spec("boto3") is None:
         raise Missing("boto3")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bearing-store-"))
     server = None
     try:
-        command, port = {"seaweedfs": seaweedfs, "moto": moto}[kind](folder)
+        command, port = {"seaweedfs": seaweedfs, "moto": moto, "azurite": azurite}[kind](folder)
         with open(folder / "log", "w") as log:
             server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, preexec_fn=die_with_parent)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-        environment.update(AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET,
-                           AWS_REGION="us-east-1", AWS_ALLOW_HTTP="true", BEARING_TEST_STORE=f"s3://{BUCKET}",
-                           BEARING_TEST_STORE_KIND=kind)
-        s3 = client(environment)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "AZURE_"))}
+        environment.update(settings(kind, port), BEARING_TEST_STORE_KIND=kind)
         for attempt in range(120):
             try:
                 if attempt:
                     time.sleep(0.5)
-                s3.create_bucket(Bucket=BUCKET)
-                s3.put_object(Bucket=BUCKET, Key="probe", Body=b"probe")
+                create_container(port) if kind == "azurite" else create_bucket(environment)
                 break
             except Exception:
                 if server.poll() is not None or attempt == 119:
                     raise RuntimeError(f"{kind} does not come up:\n" + (folder / "log").read_text()[-3000:])
-        s3.delete_object(Bucket=BUCKET, Key="probe")
         yield environment
     finally:
         if server is not None:
@@ -116,7 +160,7 @@ def main():
         with start(sys.argv[1]) as environment:
             return subprocess.run(sys.argv[2:], env=environment).returncode
     except Missing as missing:
-        print(f"skipped: {missing} is not installed (scripts/requirements.txt)")
+        print(f"skipped: {missing} is not installed (scripts/requirements.txt, scripts/get_azurite)")
         return SKIPPED
 
 

@@ -143,6 +143,12 @@ TEST_F(ObjectStoreConformanceTest, FindsAndAbortsWhatADeadWriterLeft) {
   ASSERT_TRUE(Succeeds((*writer)->Write(AsSpan(Pattern(kPartBytes + 1)))));
   const absl::StatusOr<std::vector<PendingUpload>> left = store().PendingUploads(Key("sub"));
   ASSERT_TRUE(Succeeds(left));
+  if (place_.uri.scheme == "az") {
+    // Azure does not list what is not committed, and drops it after a week.
+    EXPECT_TRUE(left->empty());
+    EXPECT_TRUE(Fails(store().Stat(key), absl::StatusCode::kNotFound));
+    return;
+  }
   ASSERT_EQ(left->size(), 1u);
   EXPECT_EQ(left->at(0).key, key);
   EXPECT_TRUE(store().PendingUploads(Key("su"))->empty()) << "a prefix is a folder";

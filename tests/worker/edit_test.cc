@@ -9,10 +9,12 @@
 #include <fstream>
 #include <random>
 
+#include "sharding/safetensors.h"
 #include "sharding/sha256.h"
 #include "tests/sharding/status_testing.h"
 #include "tests/sharding/temp_folder.h"
 #include "tests/sharding/tiny_checkpoint.h"
+#include "worker/edit/compensated_rounding.h"
 #include "worker/edit/direction_input.h"
 #include "worker/edit/edit_checkpoint.h"
 #include "worker/edit/edit_plan.h"
@@ -218,6 +220,183 @@ TEST(Float8Test, RoundsToTheNearestOfAllCodes) {
   float values[4];
   DecodeMxfp4(bytes, 2, 128, values);
   EXPECT_THAT(values, ::testing::ElementsAre(1.0f, 12.0f, -0.0f, -12.0f));
+}
+
+TEST(Float4Test, RoundsToTheNearestOfAllCodes) {
+  const std::vector<float> all = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+  std::vector<float> inputs = {0.0f, 0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f, 5.01f, 7.0f, 1e30f, 1e-30f};
+  for (const double value : Random(4000, 9)) inputs.push_back(static_cast<float>(3 * value));
+  for (const float input : inputs) {
+    const float pair[2] = {-2 * input, 2 * input};
+    uint8_t byte = 0;
+    EncodeE2M1(pair, 2, 0.5f, &byte);
+    float nearest = HUGE_VALF;
+    int best = 0;
+    for (int c = 0; c < 8; ++c) {
+      const float distance = std::abs(all[static_cast<size_t>(c)] - std::min(std::abs(input), 6.0f));
+      if (distance < nearest || (distance == nearest && c % 2 == 0)) best = c;
+      nearest = std::min(nearest, distance);
+    }
+    ASSERT_EQ(byte & 7, best) << input;
+    ASSERT_EQ(byte >> 4 & 7, best) << input;
+    ASSERT_NE(byte & 8, byte >> 4 & 8) << input;
+  }
+}
+
+TEST(Float4Test, TheScaleIsTheBestOfTwo) {
+  for (uint64_t seed = 1; seed < 400; ++seed) {
+    std::vector<float> values;
+    for (const double value : Random(32, seed)) {
+      values.push_back(static_cast<float>(value * std::exp2(static_cast<double>(seed % 40) - 20)));
+    }
+    const auto error_of = [&](int exponent) {
+      std::vector<uint8_t> codes(16);
+      std::vector<float> back(32);
+      EncodeE2M1(values.data(), 32, std::ldexp(1.0f, -exponent), codes.data());
+      DecodeMxfp4(codes.data(), 16, static_cast<uint8_t>(exponent + 127), back.data());
+      double sum = 0;
+      for (size_t i = 0; i < 32; ++i) sum += std::pow(static_cast<double>(back[i]) - static_cast<double>(values[i]), 2);
+      return sum;
+    };
+    double least = HUGE_VAL;
+    for (int exponent = -40; exponent < 40; ++exponent) least = std::min(least, error_of(exponent));
+    EXPECT_LE(error_of(ChooseMxfp4Scale(values.data(), 1) - 127), least * 1.0001) << seed;
+  }
+  const std::vector<float> zeros(32);
+  EXPECT_EQ(ChooseMxfp4Scale(zeros.data(), 17), 17);
+}
+
+// A matrix on the grid, its edit, and what rounding brings back.
+class CompensatedRoundingTest : public ::testing::TestWithParam<std::tuple<Grid, int64_t>> {};
+
+TEST_P(CompensatedRoundingTest, NothingComesBackAlongTheDirections) {
+  const auto [grid, count] = GetParam();
+  constexpr int64_t kRows = 1536;
+  const Basis basis = RandomBasis(kRows, count);
+  const auto round = [grid = grid](float value, float scale) {
+    uint8_t codes[16];
+    float pair[2] = {value, 0}, back[2];
+    if (grid == Grid::kE4M3) {
+      EncodeE4M3(pair, 1, 1.0f / scale, codes);
+      DecodeE4M3(codes, 1, scale, back);
+    } else {
+      EncodeE2M1(pair, 2, 1.0f / scale, codes);
+      DecodeMxfp4(codes, 1, static_cast<uint8_t>(std::ilogb(scale) + 127), back);
+    }
+    return back[0];
+  };
+  Strip strip(kRows);
+  const std::vector<double> noise = Random(static_cast<size_t>(kRows * kStripColumns), 77);
+  for (int64_t i = 0; i < kRows; ++i) {
+    strip.scales[static_cast<size_t>(i)] = grid == Grid::kE4M3 ? 0.003f + 0.00001f * static_cast<float>(i % 100) : 0.5f;
+    for (int64_t c = 0; c < kStripColumns; ++c) {
+      strip.row(i)[c] =
+          round(static_cast<float>(noise[static_cast<size_t>(i * kStripColumns + c)]), strip.scales[static_cast<size_t>(i)]);
+    }
+  }
+  // Of 30 columns: the others are filling.
+  std::vector<double> before(kStripColumns), all(kStripColumns);
+  for (int64_t c = 0; c < kStripColumns; ++c) {
+    for (int64_t i = 0; i < kRows; ++i) all[static_cast<size_t>(c)] += std::pow(static_cast<double>(strip.row(i)[c]), 2);
+    for (int64_t k = 0; k < count; ++k) {
+      double dot = 0;
+      for (int64_t i = 0; i < kRows; ++i) dot += basis.vector(k)[i] * static_cast<double>(strip.row(i)[c]);
+      for (int64_t i = 0; i < kRows; ++i) strip.row(i)[c] -= static_cast<float>(dot * basis.vector(k)[i]);
+      before[static_cast<size_t>(c)] += dot * dot;
+    }
+    if (c >= 30) {
+      for (int64_t i = 0; i < kRows; ++i) strip.row(i)[c] = 0;
+    }
+  }
+  const std::vector<float> shift = FindShift(basis, grid, strip);
+  double left = 0, plain_left = 0, had = 0, size = 0, error = 0, plain_error = 0;
+  for (int64_t c = 0; c < kStripColumns; ++c) {
+    std::vector<double> dots(static_cast<size_t>(count)), plain_dots(static_cast<size_t>(count));
+    for (int64_t i = 0; i < kRows; ++i) {
+      const float exact = strip.row(i)[c];
+      const float scale = strip.scales[static_cast<size_t>(i)];
+      float shifted = exact;
+      for (int64_t k = 0; k < count; ++k) {
+        shifted -= static_cast<float>(basis.vector(k)[i]) * shift[static_cast<size_t>(k * kStripColumns + c)];
+      }
+      const double got = static_cast<double>(round(shifted, scale));
+      const double plain = static_cast<double>(round(exact, scale));
+      error += std::pow(got - static_cast<double>(exact), 2);
+      plain_error += std::pow(plain - static_cast<double>(exact), 2);
+      for (int64_t k = 0; k < count; ++k) {
+        dots[static_cast<size_t>(k)] += basis.vector(k)[i] * got;
+        plain_dots[static_cast<size_t>(k)] += basis.vector(k)[i] * plain;
+      }
+    }
+    for (const double dot : dots) left += dot * dot;
+    for (const double dot : plain_dots) plain_left += dot * dot;
+    if (c < 30) had += before[static_cast<size_t>(c)], size += all[static_cast<size_t>(c)];
+    if (c >= 30) {
+      EXPECT_EQ(dots, std::vector<double>(static_cast<size_t>(count)));
+    }
+  }
+  // To nearest, most of it is back; compensated, little more than the search asks for, at a small price.
+  EXPECT_GT(plain_left, 0.02 * had);
+  EXPECT_LT(std::sqrt(left / size), 5e-4);
+  EXPECT_LT(left, 1e-3 * had);
+  EXPECT_LT(error, 4 * plain_error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, CompensatedRoundingTest,
+                         ::testing::Combine(::testing::Values(Grid::kE4M3, Grid::kE2M1), ::testing::Values(1, 3)));
+
+// A matrix of 8-bit floats too large to be made at once must come out as if it were not.
+TEST(TensorEditorTest, PiecesOfAnFp8MatrixAreTheWhole) {
+  constexpr int64_t kMatrices = 2, kRows = 70, kColumns = 117, kBlockRows = 16, kBlockColumns = 24, kBlocks = 5 * 5;
+  TempFolder folder;
+  const std::vector<double> noise = Random(kMatrices * kRows * kColumns, 5);
+  std::vector<uint8_t> codes(noise.size());
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const auto value = static_cast<float>(100 * noise[i]);
+    EncodeE4M3(&value, 1, 1.0f, &codes[i]);
+  }
+  std::vector<float> scales(kMatrices * kBlocks);
+  for (size_t i = 0; i < scales.size(); ++i) scales[i] = 0.01f * static_cast<float>(1 + i % 7);
+  const std::vector<sharding::SafetensorsTensor> tensors = {{"w", DType::kF8E4M3, {kMatrices, kRows, kColumns}, codes.data()},
+                                                            {"w_scale_inv", DType::kF32, {kMatrices, 5, 5}, scales.data()}};
+  ASSERT_TRUE(Succeeds(sharding::WriteSafetensors(folder.path() + "/model.safetensors", tensors, {})));
+  WriteText(folder.path() + "/config.json", "{}");
+  const auto source = sharding::WeightFiles::Open(folder.path());
+  ASSERT_TRUE(Succeeds(source));
+  TensorEdit edit;
+  edit.kind = TensorEdit::Kind::kFp8Values;
+  edit.weight = "w";
+  edit.matrices = kMatrices;
+  edit.rows = kRows;
+  edit.columns = kColumns;
+  edit.dtype = DType::kF8E4M3;
+  edit.by_columns = true;
+  edit.strength = 1;
+  edit.basis = std::make_shared<const Basis>(RandomBasis(kRows, 1));
+  edit.quantized = {.values = "w", .scales = "w_scale_inv", .block_rows = kBlockRows, .block_columns = kBlockColumns};
+  const auto num_bytes = static_cast<int64_t>(codes.size());
+  ASSERT_EQ(PiecesOf(edit, num_bytes).size(), static_cast<size_t>(kMatrices));
+  TensorEditor whole(source->get());
+  std::string want(codes.size(), '\0');
+  for (const ByteRange& piece : PiecesOf(edit, num_bytes)) {
+    const absl::Span<char> out(want.data() + piece.begin, static_cast<size_t>(piece.end - piece.begin));
+    ASSERT_TRUE(Succeeds(whole.Make(edit, piece.begin, out)));
+  }
+  EXPECT_NE(want, std::string(reinterpret_cast<const char*>(codes.data()), codes.size()));
+  // In bands of 50 columns, which neither strips nor blocks divide.
+  TensorEditor in_pieces(source->get(), /*matrix_bytes=*/50 * kRows);
+  std::string got(codes.size(), '\0');
+  for (int64_t matrix = 0; matrix < kMatrices; ++matrix) {
+    for (int64_t row = 0; row < kRows; row += 19) {
+      const int64_t begin = (matrix * kRows + row) * kColumns;
+      const absl::Span<char> out(got.data() + begin, static_cast<size_t>(std::min<int64_t>(19, kRows - row) * kColumns));
+      ASSERT_TRUE(Succeeds(in_pieces.Make(edit, begin, out)));
+    }
+  }
+  EXPECT_EQ(got, want);
+  const QuantizationError a = whole.quantization_errors().at("w"), b = in_pieces.quantization_errors().at("w");
+  EXPECT_NEAR(b.error / a.error, 1, 1e-9);
+  EXPECT_NEAR(b.all / a.all, 1, 1e-9);
 }
 
 TEST(MakeBasisTest, IsOrthonormalAndRefusesWhatSpansNothing) {

@@ -109,6 +109,7 @@ absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
   spec.preserve_norms = options.preserve_norms;
   spec.keep_tied = options.keep_tied;
   spec.projector = options.projector;
+  spec.quantized = options.quantized == "bfloat16" ? QuantizedOutput::kBfloat16 : QuantizedOutput::kKeep;
   return request;
 }
 
@@ -157,7 +158,7 @@ class EditProgress {
 nlohmann::json PlanJson(const EditPlan& plan) {
   nlohmann::json tensors = nlohmann::json::array();
   for (const auto& [index, change] : plan.edits) {
-    if (change.kind == TensorEdit::Kind::kFp8Scales) continue;
+    if (change.kind == TensorEdit::Kind::kFp8Scales || change.kind == TensorEdit::Kind::kMxfp4Scales) continue;
     const sharding::OutputTensor& tensor = plan.copy.tensors[index];
     tensors.push_back({{"tensor", tensor.name},
                        {"file", plan.copy.files[tensor.file].name},
@@ -295,6 +296,9 @@ void AddEditOptions(CLI::App& command, EditCommandOptions& options) {
   command.add_option("--out", options.out, "Folder or file to write");
   command.add_option("--form", options.form, "What is written")
       ->check(CLI::IsMember({"checkpoint", "lora", "control-vector", "direction"}))
+      ->capture_default_str();
+  command.add_option("--quantized", options.quantized, "What becomes of MXFP4 weights")
+      ->check(CLI::IsMember({"keep", "bfloat16"}))
       ->capture_default_str();
   command.add_option("--strength", options.strengths, "Share to remove: NUMBER, or COMPONENT=NUMBER (repeatable)")
       ->allow_extra_args(false);

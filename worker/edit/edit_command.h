@@ -22,6 +22,7 @@ struct EditCommandOptions {
   std::vector<std::string> directions;
   std::string out;
   std::string form = "checkpoint";
+  std::string quantized = "keep";            // Or "bfloat16": QuantizedOutput.
   std::vector<std::string> strengths;        // "0.8" or "COMPONENT=0.8".
   std::vector<std::string> layer_strengths;  // "LAYER=0.8".
   std::string layers;                        // "FIRST-LAST" or "LAYER".

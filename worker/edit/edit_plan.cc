@@ -59,7 +59,7 @@ class Planner {
   absl::Status AddWriter(const ResidualWriter& writer);
   absl::Status AddAddition();
   absl::Status AddBiases(int64_t layer, const std::vector<double>& vector);
-  void ChangeMxfp4();
+  absl::Status WidenMxfp4();
   absl::Status IndexOutputs();
 
   const WeightFiles& source_;
@@ -145,35 +145,49 @@ absl::Status Planner::AddWriter(const ResidualWriter& writer) {
     return absl::OkStatus();
   }
   edit.quantized = quantized->second;
-  if (edit.quantized.form == QuantizedForm::kMxfp4) {
-    edit.kind = TensorEdit::Kind::kMxfp4;
+  const bool is_mxfp4 = edit.quantized.form == QuantizedForm::kMxfp4;
+  if (is_mxfp4 && spec_.quantized == QuantizedOutput::kBfloat16) {
+    edit.kind = TensorEdit::Kind::kMxfp4Widened;
     edit.dtype = DType::kBF16;
     by_name_[writer.tensor] = std::move(edit);
     return absl::OkStatus();
   }
-  if (!edit.by_columns) {
-    return absl::UnimplementedError(
-        Concat("quantized tensor that writes rows ([in, d_model]) cannot be edited: tensor=", writer.tensor));
+  if (is_mxfp4) {
+    // Stored transposed.
+    edit.by_columns = true;
+    edit.matrices = shape[0];
+    edit.rows = shape[2];
+    edit.columns = shape[1];
   }
-  edit.kind = TensorEdit::Kind::kFp8Values;
-  edit.dtype = DType::kF8E4M3;
+  if (!edit.by_columns) {
+    return absl::UnimplementedError(Concat(
+        "an 8-bit tensor whose rows are what it writes ([in, d_model]) cannot be edited: edit the unquantized base model "
+        "and quantize the result. tensor=",
+        writer.tensor));
+  }
+  edit.kind = is_mxfp4 ? TensorEdit::Kind::kMxfp4Blocks : TensorEdit::Kind::kFp8Values;
+  edit.dtype = source_.entry(*source_.Find(edit.quantized.values)).dtype;
   TensorEdit scales = edit;
-  scales.kind = TensorEdit::Kind::kFp8Scales;
+  scales.kind = is_mxfp4 ? TensorEdit::Kind::kMxfp4Scales : TensorEdit::Kind::kFp8Scales;
   scales.dtype = source_.entry(*source_.Find(edit.quantized.scales)).dtype;
   by_name_.emplace(edit.quantized.scales, std::move(scales));
-  by_name_.emplace(writer.tensor, std::move(edit));
+  by_name_.emplace(edit.quantized.values, std::move(edit));
   return absl::OkStatus();
 }
 
 // A checkpoint whose experts are MXFP4 becomes a plain BF16 one: all of them are widened.
-void Planner::ChangeMxfp4() {
+absl::Status Planner::WidenMxfp4() {
+  if (spec_.quantized != QuantizedOutput::kBfloat16) return absl::OkStatus();
   bool any = false;
   for (const auto& [weight, quantized] : plan_.model.quantization.tensors) {
-    if (quantized.form != QuantizedForm::kMxfp4) continue;
+    if (quantized.form != QuantizedForm::kMxfp4) {
+      return absl::UnimplementedError(
+          Concat("only MXFP4 weights are written as bfloat16; 8-bit floats keep their format. tensor=", weight));
+    }
     any = true;
     const std::vector<int64_t>& blocks = source_.entry(*source_.Find(quantized.values)).shape;
     TensorEdit& edit = by_name_[weight];
-    edit.kind = TensorEdit::Kind::kMxfp4;
+    edit.kind = TensorEdit::Kind::kMxfp4Widened;
     edit.weight = weight;
     edit.dtype = DType::kBF16;
     edit.quantized = quantized;
@@ -185,6 +199,7 @@ void Planner::ChangeMxfp4() {
     changes_.removed.insert(quantized.scales);
   }
   if (any) changes_.config["quantization_config"] = nullptr;
+  return absl::OkStatus();
 }
 
 // Biases of every MLP of a family whose config can switch them on: 0, but in the block before the layer the vector.
@@ -279,7 +294,7 @@ absl::StatusOr<EditPlan> Planner::Make() {
   BEARING_ASSIGN_OR_RETURN(Basis basis, MakeBasis(spec_.directions, plan_.model.d_model));
   plan_.basis = std::make_shared<const Basis>(std::move(basis));
   for (const ResidualWriter& writer : plan_.model.writers) BEARING_RETURN_IF_ERROR(AddWriter(writer));
-  ChangeMxfp4();
+  BEARING_RETURN_IF_ERROR(WidenMxfp4());
   BEARING_RETURN_IF_ERROR(AddAddition());
   if (plan_.edited_tensors.empty()) {
     return absl::InvalidArgumentError("the edit changes no tensor: every strength is 0");

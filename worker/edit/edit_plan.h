@@ -22,19 +22,21 @@ namespace bearing::edit {
 // How the bytes of one output tensor are made.
 struct TensorEdit {
   enum class Kind {
-    kValues,     // The source's values, changed.
-    kFp8Values,  // The same for quantized ones, on fresh scales.
-    kFp8Scales,  // Those scales.
-    kMxfp4,      // Widened to BF16 and transposed; changed when strength is not 0.
-    kConstant,   // `constant`, repeated in every row.
+    kValues,        // The source's values, changed.
+    kFp8Values,     // The same for quantized ones, on fresh scales.
+    kFp8Scales,     // Those scales.
+    kMxfp4Blocks,   // Those of MXFP4, on fresh scales.
+    kMxfp4Scales,   // Those scales.
+    kMxfp4Widened,  // MXFP4 as BF16, transposed; changed when strength is not 0.
+    kConstant,      // `constant`, repeated in every row.
   };
   Kind kind = Kind::kValues;
-  std::string weight;  // Name of the weight; that of the output tensor but for kFp8Scales.
-  // The weight as [matrices, rows, columns].
+  std::string weight;  // Name of the weight: that of the output tensor, but for scales and blocks.
+  // The weight as [matrices, rows, columns]; of quantized ones as their values are stored.
   int64_t matrices = 1;
   int64_t rows = 1;
   int64_t columns = 1;
-  sharding::DType dtype = sharding::DType::kBF16;  // As written.
+  sharding::DType dtype = sharding::DType::kBF16;  // As written; of kMxfp4Blocks and kMxfp4Scales U8.
   bool by_columns = false;                         // ResidualWriter::columns
   double strength = 0;
   bool preserve_norms = false;

@@ -33,6 +33,7 @@ nlohmann::json SettingsJson(const EditSpec& spec) {
                              {"preserve_norms", spec.preserve_norms},
                              {"keep_tied", spec.keep_tied},
                              {"projector", spec.projector},
+                             {"quantized", spec.quantized == QuantizedOutput::kKeep ? "keep" : "bfloat16"},
                              {"directions", spec.directions.size()}};
   if (spec.last_layer) settings["last_layer"] = *spec.last_layer;
   for (const auto& [component, strength] : spec.components) {

@@ -17,6 +17,12 @@ struct Addition {
   std::vector<double> vector;  // [d_model], factor included.
 };
 
+// What becomes of a checkpoint whose weights are MXFP4.
+enum class QuantizedOutput {
+  kKeep,      // Edited weights are quantized again, all others stay as they are.
+  kBfloat16,  // All of them are widened: a plain BF16 checkpoint.
+};
+
 struct EditSpec {
   // To remove; any length but 0, made orthonormal in this order. Empty with an addition alone.
   std::vector<std::vector<double>> directions;
@@ -30,6 +36,7 @@ struct EditSpec {
   bool preserve_norms = false;
   bool keep_tied = false;
   bool projector = false;
+  QuantizedOutput quantized = QuantizedOutput::kKeep;
   std::optional<Addition> addition;
 
   bool ReachesLayer(int64_t layer) const {

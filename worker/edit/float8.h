@@ -17,6 +17,9 @@ void DecodeE4M3(const uint8_t* values, int64_t n, float scale, float* out);
 // Values times `inverse_scale`, rounded to nearest even, at most +-448; NaN stays NaN.
 void EncodeE4M3(const float* values, int64_t n, float inverse_scale, uint8_t* out);
 
+// Two values a byte, the low half first, times `inverse_scale`, rounded to nearest even, at most +-6. There is no NaN.
+void EncodeE2M1(const float* values, int64_t n, float inverse_scale, uint8_t* out);
+
 // `bytes` with two values each, the low half first, times 2^(scale - 127).
 void DecodeMxfp4(const uint8_t* bytes, int64_t num_bytes, uint8_t scale, float* out);
 

@@ -1,7 +1,7 @@
 // Makes the bytes of edited tensors, piece by piece, from the source's files.
 //
 // What all rows of a matrix have along the directions must be known before the first of them can change. A matrix that fits in
-// a piece is read once; a larger one is read twice, its sums being kept between its pieces. Thread-safe.
+// a piece is read once; a larger one is read several times, its sums being kept between its pieces. Thread-safe.
 #ifndef BEARING_WORKER_EDIT_TENSOR_EDITOR_H_
 #define BEARING_WORKER_EDIT_TENSOR_EDITOR_H_
 
@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "sharding/memory_rules.h"
 #include "worker/edit/edit_plan.h"
+#include "worker/edit/projection.h"
 
 namespace bearing::edit {
 
@@ -38,7 +40,9 @@ struct QuantizationError {
 
 class TensorEditor {
  public:
-  explicit TensorEditor(const sharding::WeightFiles* source) : source_(source) {}
+  // `matrix_bytes`: what may be held of a matrix at a time; of a quantized one that is made in pieces.
+  explicit TensorEditor(const sharding::WeightFiles* source, int64_t matrix_bytes = kWholeMatrixBytes)
+      : source_(source), matrix_bytes_(matrix_bytes) {}
 
   // Fills `out` with the bytes of the piece [begin, begin + out.size()), which is one of PiecesOf.
   absl::Status Make(const TensorEdit& edit, int64_t begin, absl::Span<char> out);
@@ -47,18 +51,39 @@ class TensorEditor {
   std::map<std::string, QuantizationError> quantization_errors() const;
 
  private:
-  struct Shared;  // What the pieces of a tensor share.
+  // What the pieces of a matrix share.
+  struct Shared {
+    std::string weight;
+    int64_t matrix = 0;
+    std::mutex mutex;  // Held while the rest is made.
+    std::optional<ColumnSums> sums;
+    // kFp8
+    std::vector<float> scales;        // Of the source, row by row.
+    std::vector<float> fresh_scales;  // As they are stored.
+    std::vector<float> shift;         // compensated_rounding.h; [basis.count, columns]
+  };
   std::shared_ptr<Shared> Share(const TensorEdit& edit, int64_t matrix);
+  void AddError(const std::string& weight, const QuantizationError& error);
 
   absl::Status MakeValues(const TensorEdit& edit, int64_t begin, absl::Span<char> out);
-  absl::Status MakeMxfp4(const TensorEdit& edit, int64_t begin, absl::Span<char> out);
-  absl::Status PrepareFp8(const TensorEdit& edit, Shared* shared);
+
+  // tensor_editor_mxfp4.cc
+  struct Mxfp4Matrix;
+  absl::StatusOr<Mxfp4Matrix> ReadMxfp4(const TensorEdit& edit, int64_t matrix) const;
+  absl::Status MakeMxfp4Widened(const TensorEdit& edit, int64_t begin, absl::Span<char> out);
+  absl::Status MakeMxfp4Blocks(const TensorEdit& edit, int64_t begin, absl::Span<char> out);
+  absl::Status MakeMxfp4Scales(const TensorEdit& edit, int64_t begin, absl::Span<char> out);
+
+  // tensor_editor_fp8.cc. `stored` holds all values of the matrix, or is empty: then they are read.
+  absl::StatusOr<std::vector<float>> ReadFp8(const TensorEdit& edit, const Shared& shared, absl::Span<const char> stored,
+                                             int64_t row, int64_t rows) const;
+  absl::Status FindFp8Scales(const TensorEdit& edit, absl::Span<const char> stored, Shared* shared);
+  absl::Status FindFp8Shift(const TensorEdit& edit, absl::Span<const char> stored, Shared* shared);
   absl::Status MakeFp8Values(const TensorEdit& edit, int64_t begin, absl::Span<char> out);
   absl::Status MakeFp8Scales(const TensorEdit& edit, absl::Span<char> out);
-  absl::StatusOr<std::vector<float>> ReadFp8(const TensorEdit& edit, const std::vector<float>& scales, int64_t row,
-                                             int64_t rows) const;
 
   const sharding::WeightFiles* const source_;
+  const int64_t matrix_bytes_;
   mutable std::mutex mutex_;  // Guards the two below.
   std::vector<std::shared_ptr<Shared>> recent_;
   std::map<std::string, QuantizationError> errors_;
