@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
+#include "cli/mpirun.h"
 #include "cli/worker_program.h"
 #include "sharding/status_macros.h"
 #include "storage/uri.h"
@@ -33,8 +34,18 @@ struct EditOptions {
   bool keep_tied = false;
   bool projector = false;
   bool no_verify = false;
+  bool overwrite = false;
+  bool check_logits = false;
   bool dry_run = false;
 };
+
+// A path or an address.
+absl::Status CheckFile(const char* flag, const std::string& path) {
+  if (storage::HasScheme(path)) return storage::ParseUri(path).status();
+  std::error_code error;
+  if (std::filesystem::is_regular_file(path, error)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": no such file: ", path));
+}
 
 absl::Status CheckEdit(const EditOptions& options) {
   std::error_code error;
@@ -43,13 +54,10 @@ absl::Status CheckEdit(const EditOptions& options) {
   } else if (!std::filesystem::is_directory(options.model, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--model: no such folder: ", options.model));
   }
-  for (const std::string& path : options.directions) {
-    if (!std::filesystem::is_regular_file(path, error)) {
-      return absl::InvalidArgumentError(absl::StrCat("--direction: no such file: ", path));
-    }
-  }
-  if (!options.negative_mean.empty() && !std::filesystem::is_regular_file(options.negative_mean, error)) {
-    return absl::InvalidArgumentError(absl::StrCat("--negative-mean: no such file: ", options.negative_mean));
+  for (const std::string& path : options.directions) BEARING_RETURN_IF_ERROR(CheckFile("--direction", path));
+  if (!options.negative_mean.empty()) BEARING_RETURN_IF_ERROR(CheckFile("--negative-mean", options.negative_mean));
+  if (options.overwrite && !options.form.empty() && options.form != "checkpoint") {
+    return absl::InvalidArgumentError(absl::StrCat("--overwrite: only a checkpoint is replaced, and --form is ", options.form));
   }
   if (options.out.empty()) {
     return options.dry_run ? absl::OkStatus() : absl::InvalidArgumentError("--out is needed, or --dry-run");
@@ -62,7 +70,8 @@ absl::Status CheckEdit(const EditOptions& options) {
     }
     return absl::OkStatus();
   }
-  if (!options.dry_run && std::filesystem::exists(options.out, error) && options.form != "direction") {
+  const bool may_exist = options.dry_run || options.overwrite || options.form == "direction";
+  if (!may_exist && std::filesystem::exists(options.out, error)) {
     return absl::AlreadyExistsError(absl::StrCat("--out is there already: ", options.out));
   }
   return absl::OkStatus();
@@ -94,6 +103,8 @@ std::vector<std::string> EditArguments(const EditOptions& options, const Globals
   flag(options.keep_tied, "--keep-tied");
   flag(options.projector, "--projector");
   flag(options.no_verify, "--no-verify");
+  flag(options.check_logits, "--check-logits");
+  flag(options.overwrite, "--overwrite");
   flag(options.dry_run, "--dry-run");
   flag(globals.no_progress, "--no-progress");
   flag(globals.output == "json", "--json");
@@ -102,8 +113,9 @@ std::vector<std::string> EditArguments(const EditOptions& options, const Globals
 
 int Edit(const EditOptions& options, const Globals& globals) {
   if (const absl::Status checked = CheckEdit(options); !checked.ok()) return Fail(checked);
-  // libtorch and MPI are linked in, and have nothing to compute here: one thread.
-  return Fail(BecomeWorker(EditArguments(options, globals), options.ranks, /*threads=*/1), kExitFailed);
+  // libtorch and MPI are linked in, and have nothing to compute but logits: else one thread.
+  const int threads = options.check_logits ? ThreadsPerRank(options.threads, AvailableCores(), options.ranks) : 1;
+  return Fail(BecomeWorker(EditArguments(options, globals), options.ranks, threads), kExitFailed);
 }
 
 }  // namespace
@@ -111,14 +123,14 @@ int Edit(const EditOptions& options, const Globals& globals) {
 void AddEditCommand(CommandLine& line) {
   auto options = std::make_shared<EditOptions>();
   CLI::App* command = line.app.add_subcommand("edit", "Write a direction into the weights of a model, with no server set up");
-  command->add_option("--model", options->model, "Model folder (Hugging Face layout)")->required();
+  command->add_option("--model", options->model, "Model folder (Hugging Face layout) or address (s3://...)")->required();
   command
       ->add_option(
           "--direction", options->directions,
           "Direction file: safetensors, or direction.pt of the reference; several are removed as one basis (repeatable)")
       ->required()
       ->allow_extra_args(false);
-  command->add_option("--out", options->out, "Folder to write (a file with --form control-vector and direction)");
+  command->add_option("--out", options->out, "Folder or address to write (a file with --form control-vector and direction)");
   command->add_option("--form", options->form, "What is written (default: checkpoint)")
       ->check(CLI::IsMember({"checkpoint", "lora", "control-vector", "direction"}));
   command
@@ -145,10 +157,15 @@ void AddEditCommand(CommandLine& line) {
   command->add_flag("--keep-tied", options->keep_tied, "Leave a tied embedding tied");
   command->add_flag("--projector", options->projector, "Edit what writes image features, too");
   command->add_flag("--no-verify", options->no_verify, "Do not read the result back");
+  command->add_flag("--check-logits", options->check_logits,
+                    "Run the result, and the original under ablation, and record how far their logits are apart");
+  command->add_flag("--overwrite", options->overwrite,
+                    "Replace a model that is at --out, in one step when the new one is finished");
   command->add_flag("--dry-run", options->dry_run, "List the tensors that would change, and write nothing");
   command->footer(
       "Needs no server and runs no model: works for families that can be edited only, and for models larger than memory.\n"
-      "The folder appears whole, or not at all; docs/edit.md defines every variant and form.\n\n"
+      "The folder appears whole, or not at all; killed and run again, the command keeps what it had written. docs/edit.md "
+      "defines every variant and form.\n\n"
       "Example:\n  bearing edit --model MODEL --direction out/direction.safetensors --out EDITED --ranks 2\n"
       "  bearing edit --model MODEL --direction out/direction.safetensors --dry-run\n"
       "  bearing edit --model MODEL --direction direction.pt --out ADAPTER --form lora --layers 10-20 --strength 0.8");

@@ -7,7 +7,9 @@
 #include <cerrno>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -15,7 +17,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "jobs/artifacts.h"
+#include "sharding/posix_file.h"
 #include "sharding/status_macros.h"
+#include "storage/location.h"
 
 namespace bearing::cli {
 namespace {
@@ -23,6 +27,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kManifest[] = "manifest.json";
+constexpr int64_t kMaxManifestBytes = int64_t{256} << 20;
+constexpr int64_t kBlock = int64_t{64} << 20;
 
 struct Artifact {
   std::string name;
@@ -47,14 +53,38 @@ bool IsInside(const fs::path& path, const fs::path& folder) {
   return end == folder.end();
 }
 
-absl::StatusOr<std::vector<Artifact>> ReadManifest(const fs::path& source) {
-  const std::string path = (source / kManifest).string();
-  std::error_code error;
-  if (!fs::is_regular_file(path, error)) {
-    return absl::NotFoundError(
-        absl::StrCat("no manifest: the job has not finished, or its folder is not on this machine: path=", path));
+// Where the artifacts are: a folder of this machine, or a place in a bucket.
+struct Source {
+  fs::path folder;  // Canonical; empty for a bucket.
+  std::optional<storage::Location> bucket;
+
+  std::string Name(const std::string& name) const {
+    return bucket ? bucket->store->Name(bucket->KeyOf(name)) : (folder / name).string();
   }
-  BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(path));
+};
+
+absl::StatusOr<Source> OpenSource(const std::string& address) {
+  Source source;
+  if (storage::HasScheme(address)) {
+    BEARING_ASSIGN_OR_RETURN(source.bucket, storage::OpenLocation(address));
+    return source;
+  }
+  std::error_code error;
+  source.folder = fs::canonical(address, error);
+  if (error) return absl::NotFoundError(absl::StrCat("no such folder: path=", address));
+  return source;
+}
+
+absl::StatusOr<std::string> ReadManifestText(const std::string& source) {
+  const std::string path = absl::StrCat(source, "/", kManifest);
+  absl::StatusOr<std::string> text = storage::ReadSmallFile(path, kMaxManifestBytes);
+  if (!absl::IsNotFound(text.status())) return text;
+  return absl::NotFoundError(
+      absl::StrCat("no manifest: the job has not finished, or its folder is not on this machine: path=", path));
+}
+
+absl::StatusOr<std::vector<Artifact>> ParseManifest(const std::string& text, const std::string& source) {
+  const std::string path = absl::StrCat(source, "/", kManifest);
   const nlohmann::json manifest = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   const auto damaged = [&path] { return absl::DataLossError(absl::StrCat("not a manifest: path=", path)); };
   if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_array()) return damaged();
@@ -68,8 +98,9 @@ absl::StatusOr<std::vector<Artifact>> ReadManifest(const fs::path& source) {
   return artifacts;
 }
 
-absl::Status CheckStaysInside(const std::string& name, const fs::path& source, const fs::path& destination) {
-  if (IsPlainRelative(name) && IsInside(source / name, source) && IsInside((destination / name).parent_path(), destination)) {
+absl::Status CheckStaysInside(const std::string& name, const Source& source, const fs::path& destination) {
+  if (IsPlainRelative(name) && (source.bucket || IsInside(source.folder / name, source.folder)) &&
+      IsInside((destination / name).parent_path(), destination)) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat("the manifest names a file that leads out of the folder: file=", name));
@@ -81,22 +112,40 @@ absl::Status CheckIsFree(const fs::path& path) {
   return absl::AlreadyExistsError(absl::StrCat("the file is there already: path=", path.string()));
 }
 
-absl::Status CopyTo(const fs::path& from, const fs::path& to) {
+absl::Status Download(const storage::Location& bucket, const std::string& key, const std::string& to) {
+  BEARING_ASSIGN_OR_RETURN(const storage::ObjectInfo object, bucket.store->Stat(key));
+  std::ofstream file(to, std::ios::binary | std::ios::trunc);
+  std::string block(static_cast<size_t>(std::min(object.size, kBlock)), '\0');
+  for (int64_t offset = 0; offset < object.size && file; offset += kBlock) {
+    const auto part = static_cast<size_t>(std::min(kBlock, object.size - offset));
+    BEARING_RETURN_IF_ERROR(bucket.store->ReadRange(key, offset, absl::MakeSpan(block.data(), part), object.etag));
+    file.write(block.data(), static_cast<std::streamsize>(part));
+  }
+  file.close();
+  return file ? absl::OkStatus() : absl::UnavailableError(absl::StrCat("cannot write a file: path=", to));
+}
+
+absl::Status CopyTo(const Source& source, const std::string& name, const fs::path& to) {
   std::error_code error;
   fs::create_directories(to.parent_path(), error);
-  if (!error) fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
-  if (!error) return absl::OkStatus();
-  if (error == std::errc::no_such_file_or_directory) {
-    return absl::DataLossError(absl::StrCat("a file of the manifest is missing: path=", from.string()));
+  absl::Status status;
+  if (!error && source.bucket) {
+    status = Download(*source.bucket, source.bucket->KeyOf(name), to.string());
+  } else if (!error) {
+    fs::copy_file(source.folder / name, to, fs::copy_options::overwrite_existing, error);
   }
-  return absl::InternalError(absl::StrCat("cannot copy: ", error.message(), " path=", from.string(), " to=", to.string()));
+  if (absl::IsNotFound(status) || error == std::errc::no_such_file_or_directory) {
+    return absl::DataLossError(absl::StrCat("a file of the manifest is missing: path=", source.Name(name)));
+  }
+  if (!error) return status;
+  return absl::InternalError(absl::StrCat("cannot copy: ", error.message(), " path=", source.Name(name), " to=", to.string()));
 }
 
 // A copy under another name gets its own name only when it is what the manifest says, and only if that name is free.
-absl::Status Fetch(const Artifact& artifact, const fs::path& source, const fs::path& destination) {
+absl::Status Fetch(const Artifact& artifact, const Source& source, const fs::path& destination) {
   const fs::path to = destination / artifact.name;
   const fs::path partial = fs::path(to).concat(absl::StrCat(".partial-", getpid()));
-  absl::Status status = CopyTo(source / artifact.name, partial);
+  absl::Status status = CopyTo(source, artifact.name, partial);
   std::error_code error;
   if (status.ok() && fs::file_size(partial, error) != static_cast<uintmax_t>(artifact.size)) {
     status = absl::DataLossError(absl::StrCat("the size differs from the manifest: file=", artifact.name,
@@ -123,9 +172,9 @@ absl::Status Fetch(const Artifact& artifact, const fs::path& source, const fs::p
 absl::StatusOr<std::vector<std::string>> FetchArtifacts(const std::string& source, const std::string& destination,
                                                         const std::string& include) {
   std::error_code error;
-  BEARING_ASSIGN_OR_RETURN(std::vector<Artifact> artifacts, ReadManifest(source));
-  const fs::path from = fs::canonical(source, error);
-  if (error) return absl::NotFoundError(absl::StrCat("no such folder: path=", source));
+  BEARING_ASSIGN_OR_RETURN(const std::string manifest, ReadManifestText(source));
+  BEARING_ASSIGN_OR_RETURN(std::vector<Artifact> artifacts, ParseManifest(manifest, source));
+  BEARING_ASSIGN_OR_RETURN(const Source from, OpenSource(source));
   const fs::path to = fs::weakly_canonical(fs::absolute(destination), error);
   if (error) return absl::InvalidArgumentError(absl::StrCat("not a folder: path=", destination));
   // Everything that can be known is checked before the first byte is copied.
@@ -147,9 +196,7 @@ absl::StatusOr<std::vector<std::string>> FetchArtifacts(const std::string& sourc
   }
   if (complete) {
     // Last, as whoever reads the copy trusts the manifest to be whole.
-    if (!fs::copy_file(from / kManifest, to / kManifest, error)) {
-      return absl::InternalError(absl::StrCat("cannot copy the manifest: ", error.message()));
-    }
+    BEARING_RETURN_IF_ERROR(sharding::WriteNewFile((to / kManifest).string(), manifest));
     fetched.push_back(kManifest);
   }
   return fetched;

@@ -53,7 +53,8 @@ void AddFetchCommand(CommandLine& line) {
   command->add_option("FOLDER", options->folder, "Where to; no file in it is overwritten")->required();
   command->add_option("--include", options->include, "Only files that match this pattern, e.g. 'checkpoint/*'");
   command->footer(
-      "Every file is checked against the sha256 of the job's manifest. The job's output folder must be reachable from here.\n\n"
+      "Every file is checked against the sha256 of the job's manifest. The job's output folder or bucket must be reachable "
+      "from here.\n\n"
       "Example:\n  bearing fetch refusal-3f9a1c results\n  bearing fetch refusal-3f9a1c results --include 'direction.*'");
   command->callback([&line, options] { line.action = [&line, options] { return Fetch(*options, line.globals); }; });
 }

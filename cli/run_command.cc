@@ -16,6 +16,9 @@
 #include "cli/signals.h"
 #include "cli/spec_source.h"
 #include "cli/summary.h"
+#include "jobs/job_spec.h"
+#include "jobs/work_folder.h"
+#include "sharding/status_macros.h"
 
 namespace bearing::cli {
 namespace {
@@ -30,6 +33,11 @@ struct RunOptions {
 };
 
 constexpr char kResumeHint[] = "Running the same command again resumes from the last finished stage.";
+
+absl::StatusOr<std::string> WorkFolderOf(const bearing::v1::JobSpec& spec) {
+  BEARING_ASSIGN_OR_RETURN(const std::string digest, jobs::SpecDigest(spec));
+  return jobs::WorkFolder(spec, digest);
+}
 
 void PrintLogEnd(const std::string& path) {
   std::cerr << "last lines of " << path << ":\n";
@@ -97,7 +105,9 @@ int RunLocally(const RunOptions& options, bearing::v1::JobSpec spec, SignalFile&
   }
   absl::StatusOr<LocalServiceOptions> programs = FindPrograms();
   if (!programs.ok()) return Fail(programs.status(), kExitFailed);
-  programs->folder = absl::StrCat(spec.output(), "/.bearing/service");
+  const absl::StatusOr<std::string> work_folder = WorkFolderOf(spec);
+  if (!work_folder.ok()) return Fail(work_folder.status(), ExitCodeOfNewJob(work_folder.status()));
+  programs->folder = absl::StrCat(*work_folder, "/.bearing/service");
   programs->ranks = spec.ranks();
   programs->threads = ThreadsPerRank(options.threads, AvailableCores(), spec.ranks());
   programs->device = options.device;
@@ -111,7 +121,13 @@ int RunLocally(const RunOptions& options, bearing::v1::JobSpec spec, SignalFile&
     return code;
   }
   JobsClient client((*service)->address());
-  return SubmitAndFollow(client, spec, service->get(), signals, globals);
+  const int code = SubmitAndFollow(client, spec, service->get(), signals, globals);
+  // Published: all that is left here are the logs of a job that went well.
+  if (code == kExitOk && jobs::IsOutputInBucket(spec)) {
+    std::error_code ignored;
+    std::filesystem::remove_all(*work_folder, ignored);
+  }
+  return code;
 }
 
 int Run(const RunOptions& options, const Globals& globals, bool on_server) {
@@ -136,10 +152,10 @@ void AddRunCommand(CommandLine& line) {
       ->add_option("--tensor-parallel", options->spec.tensor_parallel,
                    "Ranks that hold one copy of the model (default: all); the copies share the work")
       ->check(CLI::Range(1, 1024));
-  command->add_option("--out", options->spec.output, "Output folder, instead of the job file's");
+  command->add_option("--out", options->spec.output, "Output folder or address (s3://...), instead of the job file's");
   command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")
       ->allow_extra_args(false);
-  command->add_option("--model", options->spec.model, "Model folder, instead of the job file's");
+  command->add_option("--model", options->spec.model, "Model folder or address, instead of the job file's");
   command->add_option("--threads", options->threads, "Threads a rank (default: the cores shared out)")
       ->check(CLI::Range(1, 1024));
   command
@@ -151,6 +167,8 @@ void AddRunCommand(CommandLine& line) {
       "Starts a coordinator on loopback and the workers, runs the job, shows its progress and stops everything again.\n"
       "Logs: OUT/.bearing/service/. Ctrl-C cancels the job; running the same command again resumes it from the last\n"
       "finished stage. With --server, the job runs there and nothing is started here.\n\n"
+      "An OUT in a bucket is written when the job is done; until then the job works in TMPDIR/bearing-job-... (or below\n"
+      "BEARING_STAGING), where a rerun resumes it.\n\n"
       "Example:\n  bearing run examples/refusal.yaml --ranks 2 --out out/refusal");
   command->callback([&line, options] {
     line.action = [&line, options] {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "cli/job_names.h"
 #include "cli/output.h"
+#include "storage/uri.h"
 
 namespace bearing::cli {
 namespace {
@@ -21,6 +22,8 @@ std::string Rates(double before, double after) {
 }
 
 std::string Below(const std::string& folder, const std::string& path) {
+  if (storage::HasScheme(path)) return path;
+  if (storage::HasScheme(folder)) return absl::StrCat(folder, "/", path);
   return (std::filesystem::path(folder) / path).lexically_normal().string();
 }
 

@@ -30,16 +30,22 @@ absl::StatusOr<std::string> ReadInput(const std::string& address);  // Of a path
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path);  // hex
 std::string Sha256OfBytes(std::string_view bytes);                  // hex
 
+// What to do with a finished run of the same digest: a folder that is only worked in (work_folder.h) may hold one that was not
+// published to its end.
+enum class FinishedRun { kRefuse, kAccept };
+
 // Can `path` take a run with this digest: absent, empty, or an unfinished run of the same digest? AlreadyExists otherwise,
 // saying why. Changes nothing. `.bearing/service/` (logs of `bearing run`) may be there already.
-absl::Status CheckOutputFolder(const std::string& path, const std::string& spec_digest);
+absl::Status CheckOutputFolder(const std::string& path, const std::string& spec_digest,
+                               FinishedRun finished = FinishedRun::kRefuse);
 
 class OutputFolder {
  public:
   // Makes the folder if needed and claims it for `spec_digest`. AlreadyExists when it holds a finished run, a run of another
   // digest, or files that are not ours.
   static absl::StatusOr<OutputFolder> Open(const std::string& path, const std::string& spec_json,
-                                           const std::string& spec_digest, const std::string& model_digest);
+                                           const std::string& spec_digest, const std::string& model_digest,
+                                           FinishedRun finished = FinishedRun::kRefuse);
 
   const std::string& path() const { return path_; }
   std::string PathOf(std::string_view relative) const;
@@ -52,6 +58,12 @@ class OutputFolder {
 
   // Stage name -> seconds of the finished stages.
   std::map<std::string, double> StageSeconds() const;
+
+  // Was the manifest written? Only with FinishedRun::kAccept.
+  bool IsFinished() const;
+
+  // Removes the manifest: what it names is about to change.
+  absl::Status DropManifest();
 
   // Hashes every artifact and creates manifest.json, only if it is absent. `provenance` goes in as it is: model, prompts,
   // settings, version, results.

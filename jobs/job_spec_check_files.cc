@@ -6,6 +6,7 @@
 #include "jobs/prompt_fields.h"
 #include "jobs/prompt_set.h"
 #include "jobs/utf8.h"
+#include "jobs/work_folder.h"
 #include "sharding/concat.h"
 
 namespace bearing::jobs {
@@ -69,7 +70,7 @@ std::vector<FieldViolation> ValidateFiles(const JobSpec& spec) {
   // The digest needs the prompt files, so it can only be had when they are readable.
   if (!spec.output().empty() && out.empty()) {
     const absl::StatusOr<std::string> digest = SpecDigest(spec);
-    const absl::Status usable = digest.ok() ? CheckOutputFolder(spec.output(), *digest) : digest.status();
+    const absl::Status usable = digest.ok() ? CheckOutputPlace(spec, *digest) : digest.status();
     if (!usable.ok()) out.push_back({"output", std::string(usable.message())});
   }
   return out;

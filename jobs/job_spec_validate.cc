@@ -75,6 +75,7 @@ void CheckAddresses(const JobSpec& spec, Violations& out) {
   };
   check("model.path", spec.model().path());
   check("model.chat_template", spec.model().chat_template());
+  check("output", spec.output());
   for (const PromptField& field : PromptFields()) {
     const bearing::v1::PromptSource* source = FindSource(spec, field);
     if (source != nullptr) check(field.Path() + ".file", source->file());
@@ -182,8 +183,8 @@ void CheckEvaluate(const JobSpec& spec, Violations& out) {
 
 void CheckOutput(const JobSpec& spec, Violations& out) {
   if (spec.output().empty()) return out.Add("output", "missing: give the folder for the artifacts");
-  if (storage::HasScheme(spec.output())) {
-    return out.Add("output", "must be a folder of this machine; edit a model into a bucket with `bearing edit --out ADDRESS`");
+  if (const auto uri = storage::ParseUri(spec.output()); uri.ok() && !uri->is_local() && uri->key.empty()) {
+    return out.Add("output", "must be a folder in the bucket, not the bucket itself");
   }
   const auto normal = [](const std::string& path) {
     const std::string text = std::filesystem::path(path).lexically_normal().string();

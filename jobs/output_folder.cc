@@ -128,11 +128,11 @@ absl::StatusOr<std::vector<std::string>> ArtifactNames(const std::string& folder
 
 }  // namespace
 
-absl::Status CheckOutputFolder(const std::string& path, const std::string& spec_digest) {
+absl::Status CheckOutputFolder(const std::string& path, const std::string& spec_digest, FinishedRun finished) {
   if (!Exists(path)) return absl::OkStatus();
   std::error_code error;
   if (!fs::is_directory(path, error)) return absl::AlreadyExistsError(Concat("the output is not a folder: path=", path));
-  if (Exists(fs::path(path) / kManifest)) {
+  if (Exists(fs::path(path) / kManifest) && finished == FinishedRun::kRefuse) {
     return absl::AlreadyExistsError(
         Concat("the folder holds a finished run; choose another folder, or remove this one: path=", path));
   }
@@ -159,10 +159,11 @@ absl::Status CheckOutputFolder(const std::string& path, const std::string& spec_
 }
 
 absl::StatusOr<OutputFolder> OutputFolder::Open(const std::string& path, const std::string& spec_json,
-                                                const std::string& spec_digest, const std::string& model_digest) {
+                                                const std::string& spec_digest, const std::string& model_digest,
+                                                FinishedRun finished) {
   const json spec = json::parse(spec_json, nullptr, /*allow_exceptions=*/false);
   if (spec.is_discarded()) return absl::InvalidArgumentError("the job is not valid JSON");
-  BEARING_RETURN_IF_ERROR(CheckOutputFolder(path, spec_digest));
+  BEARING_RETURN_IF_ERROR(CheckOutputFolder(path, spec_digest, finished));
   std::error_code error;
   fs::create_directories(fs::path(path) / kStages, error);
   if (error) return FileSystemError("cannot create the output folder", path, error);
@@ -170,7 +171,7 @@ absl::StatusOr<OutputFolder> OutputFolder::Open(const std::string& path, const s
   const absl::Status claimed = CreateFileAtomically(Concat(path, "/", kClaim), claim.dump(2));
   // Somebody else may have claimed the folder since the check.
   if (absl::IsAlreadyExists(claimed)) {
-    BEARING_RETURN_IF_ERROR(CheckOutputFolder(path, spec_digest));
+    BEARING_RETURN_IF_ERROR(CheckOutputFolder(path, spec_digest, finished));
   } else {
     BEARING_RETURN_IF_ERROR(claimed);
   }
@@ -219,6 +220,14 @@ std::map<std::string, double> OutputFolder::StageSeconds() const {
     if (mark.has_value()) seconds[entry.path().stem().string()] = (*mark)["seconds"].get<double>();
   }
   return seconds;
+}
+
+bool OutputFolder::IsFinished() const { return Exists(PathOf(kManifest)); }
+
+absl::Status OutputFolder::DropManifest() {
+  std::error_code error;
+  fs::remove(PathOf(kManifest), error);
+  return error ? FileSystemError("cannot remove the manifest", PathOf(kManifest), error) : absl::OkStatus();
 }
 
 absl::Status OutputFolder::WriteManifest(const json& provenance) {

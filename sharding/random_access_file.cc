@@ -1,5 +1,7 @@
 #include "sharding/random_access_file.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
@@ -22,6 +24,11 @@ class LocalFile final : public RandomAccessFile {
     return sharding::ReadAt(file_, offset, out, path_);
   }
   const FileDescriptor* descriptor() const override { return &file_; }
+  std::string version() const override {
+    struct stat info;
+    if (::fstat(file_.get(), &info) != 0) return "";
+    return Concat(info.st_dev, "-", info.st_ino, "-", info.st_size, "-", info.st_mtim.tv_sec, ".", info.st_mtim.tv_nsec);
+  }
 
  private:
   FileDescriptor file_;

@@ -30,6 +30,10 @@ class RandomAccessFile {
   // The open file, where it is one of this machine; null elsewhere.
   virtual const FileDescriptor* descriptor() const { return nullptr; }
 
+  // Changes when the file is written anew; empty where that cannot be told. Not part of any artifact: it differs between
+  // machines.
+  virtual std::string version() const { return ""; }
+
   // Reading less than this at once wastes time on waiting.
   virtual int64_t block_bytes() const { return int64_t{8} << 20; }
 };

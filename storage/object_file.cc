@@ -23,6 +23,7 @@ class ObjectFile final : public sharding::RandomAccessFile {
   const std::string& name() const override { return name_; }
   int64_t size() const override { return info_.size; }
   int64_t block_bytes() const override { return kBlockBytes; }
+  std::string version() const override { return info_.etag; }
 
   absl::Status ReadAt(int64_t offset, absl::Span<char> out) const override {
     const auto wanted = static_cast<int64_t>(out.size());

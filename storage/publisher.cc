@@ -30,7 +30,7 @@ constexpr int kDeletions = 16;
 
 class StagedObject final : public StagedFile {
  public:
-  using Record = std::function<absl::StatusOr<PublishedFile>(PublishedFile)>;
+  using Record = std::function<absl::StatusOr<PublishedFile>(PublishedFile, std::string_view)>;
   StagedObject(std::string name, std::unique_ptr<ObjectWriter> writer, Record record)
       : name_(std::move(name)), writer_(std::move(writer)), record_(std::move(record)) {}
 
@@ -40,10 +40,10 @@ class StagedObject final : public StagedFile {
     return writer_->Write(bytes);
   }
 
-  absl::StatusOr<PublishedFile> Finish() override {
+  absl::StatusOr<PublishedFile> Finish(std::string_view note) override {
     BEARING_RETURN_IF_ERROR(writer_->Finish());
     BEARING_ASSIGN_OR_RETURN(std::string digest, sha_.Finish());
-    return record_({.name = name_, .size = size_, .sha256 = std::move(digest)});
+    return record_({.name = name_, .size = size_, .sha256 = std::move(digest)}, note);
   }
 
  private:
@@ -97,6 +97,7 @@ Publisher::Publisher(Location destination, std::string attempt, const PublishOpt
 std::string Publisher::AttemptKey() const { return destination_.KeyOf(Concat(kAttemptsFolder, "/", attempt_)); }
 std::string Publisher::FileKey(std::string_view name) const { return Concat(AttemptKey(), "/files/", name); }
 std::string Publisher::RecordKey(std::string_view name) const { return Concat(AttemptKey(), "/records/", name); }
+std::string Publisher::NoteKey(std::string_view name) const { return Concat(AttemptKey(), "/notes/", name); }
 std::string Publisher::CommitKey() const { return destination_.KeyOf(Concat(kAttemptsFolder, "/commit.json")); }
 std::string Publisher::ManifestKey() const { return destination_.KeyOf(kManifestName); }
 
@@ -131,7 +132,7 @@ absl::StatusOr<std::optional<std::string>> Publisher::ReadIfThere(const std::str
 }
 
 bool Publisher::IsOurs(std::string_view manifest) const {
-  if (sharding::Sha256Hex(manifest).value_or("") == attempt_) return true;
+  if (manifest == manifest_ || sharding::Sha256Hex(manifest).value_or("") == attempt_) return true;
   const json document = json::parse(manifest, nullptr, /*allow_exceptions=*/false);
   return document.is_object() && document.contains("attempt") && document["attempt"] == attempt_;
 }
@@ -184,6 +185,12 @@ absl::Status Publisher::Explained(const absl::Status& error) {
 absl::Status Publisher::Discard() { return DeleteBelow(AttemptKey()); }
 
 absl::StatusOr<bool> Publisher::Begin() {
+  BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> commit, ReadIfThere(CommitKey()));
+  const json record = json::parse(commit.value_or(""), nullptr, /*allow_exceptions=*/false);
+  const bool whole =
+      record.is_object() && record.contains("attempt") && record.contains("manifest") && record["manifest"].is_string();
+  const bool claimed_by_us = whole && record["attempt"] == attempt_;
+  if (claimed_by_us) manifest_ = record["manifest"].get<std::string>();
   BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> manifest, ReadIfThere(ManifestKey()));
   if (manifest.has_value() && IsOurs(*manifest)) {
     // Finished, perhaps by a writer that died while it tidied up, or with requests under way that arrived later.
@@ -192,24 +199,17 @@ absl::StatusOr<bool> Publisher::Begin() {
     BEARING_RETURN_IF_ERROR(destination_.store->Delete(CommitKey()));
     return true;
   }
-  BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> commit, ReadIfThere(CommitKey()));
-  if (commit.has_value()) {
-    const json record = json::parse(*commit, nullptr, /*allow_exceptions=*/false);
-    const bool whole =
-        record.is_object() && record.contains("attempt") && record.contains("manifest") && record["manifest"].is_string();
-    if (whole && record["attempt"] == attempt_) {
-      const auto text = record["manifest"].get<std::string>();
-      BEARING_ASSIGN_OR_RETURN(const std::vector<PublishedFile> files,
-                               ParseManifest(text, destination_.store->Name(CommitKey())));
-      BEARING_RETURN_IF_ERROR(RollForward(files, text));
-      return true;
-    }
-    if (!options_.overwrite) {
-      return absl::AlreadyExistsError(Concat(
-          "another set is being put at the destination; let its writer finish (run it again if it died), choose another, or "
-          "ask to overwrite it: uri=",
-          Address()));
-    }
+  if (claimed_by_us) {
+    BEARING_ASSIGN_OR_RETURN(const std::vector<PublishedFile> files,
+                             ParseManifest(manifest_, destination_.store->Name(CommitKey())));
+    BEARING_RETURN_IF_ERROR(RollForward(files, manifest_));
+    return true;
+  }
+  if (commit.has_value() && !options_.overwrite) {
+    return absl::AlreadyExistsError(Concat(
+        "another set is being put at the destination; let its writer finish (run it again if it died), choose another, or "
+        "ask to overwrite it: uri=",
+        Address()));
   }
   if (!options_.overwrite) {
     BEARING_RETURN_IF_ERROR(FinishedByOther());
@@ -219,26 +219,38 @@ absl::StatusOr<bool> Publisher::Begin() {
   return false;
 }
 
-absl::StatusOr<std::optional<PublishedFile>> Publisher::FindStaged(std::string_view name) const {
+absl::StatusOr<Publisher::StagedRecord> Publisher::RecordOf(std::string_view name) const {
+  const std::string address = destination_.store->Name(RecordKey(name));
   BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(RecordKey(name)));
-  if (!text.has_value()) return std::nullopt;
+  if (!text.has_value()) return absl::NotFoundError(Concat("no such staged file: file=", address));
   const json record = json::parse(*text, nullptr, /*allow_exceptions=*/false);
   const bool whole = record.is_object() && record.contains("size") && record["size"].is_number_unsigned() &&
                      record.contains("sha256") && record["sha256"].is_string();
-  if (!whole) return std::nullopt;
-  PublishedFile file = {
+  if (!whole) return absl::DataLossError(Concat("record of a staged file is damaged: file=", address));
+  StagedRecord found;
+  found.file = {
       .name = std::string(name), .size = record["size"].get<int64_t>(), .sha256 = record["sha256"].get<std::string>()};
+  if (record.contains("note") && record["note"].is_string()) found.note = record["note"].get<std::string>();
+  return found;
+}
+
+absl::StatusOr<std::optional<PublishedFile>> Publisher::FindStaged(std::string_view name) const {
+  const absl::StatusOr<StagedRecord> record = RecordOf(name);
+  // A damaged record is no record: the file is staged anew.
+  if (absl::IsNotFound(record.status()) || absl::IsDataLoss(record.status())) return std::nullopt;
+  BEARING_RETURN_IF_ERROR(record.status());
   const absl::StatusOr<ObjectInfo> object = destination_.store->Stat(FileKey(name));
   if (absl::IsNotFound(object.status())) return std::nullopt;
   BEARING_RETURN_IF_ERROR(object.status());
-  if (object->size != file.size) return std::nullopt;
+  if (object->size != record->file.size) return std::nullopt;
   BEARING_ASSIGN_OR_RETURN(const std::string digest, Sha256OfObject(*destination_.store, *object));
-  if (digest != file.sha256) return std::nullopt;
-  return file;
+  if (digest != record->file.sha256) return std::nullopt;
+  return record->file;
 }
 
-absl::StatusOr<PublishedFile> Publisher::WriteRecord(PublishedFile file) {
-  const json record = {{"size", file.size}, {"sha256", file.sha256}};
+absl::StatusOr<PublishedFile> Publisher::WriteRecord(PublishedFile file, std::string_view note) {
+  json record = {{"size", file.size}, {"sha256", file.sha256}};
+  if (!note.empty()) record["note"] = note;
   BEARING_RETURN_IF_ERROR(destination_.store->Put(RecordKey(file.name), record.dump()));
   return file;
 }
@@ -248,8 +260,9 @@ absl::StatusOr<std::unique_ptr<StagedFile>> Publisher::Stage(std::string_view na
   // A record must never outlive the file it describes.
   BEARING_RETURN_IF_ERROR(destination_.store->Delete(RecordKey(name)));
   BEARING_ASSIGN_OR_RETURN(std::unique_ptr<ObjectWriter> writer, destination_.store->Write(FileKey(name), size));
-  return std::make_unique<StagedObject>(std::string(name), std::move(writer),
-                                        [this](PublishedFile file) { return WriteRecord(std::move(file)); });
+  return std::make_unique<StagedObject>(
+      std::string(name), std::move(writer),
+      [this](PublishedFile file, std::string_view note) { return WriteRecord(std::move(file), note); });
 }
 
 absl::StatusOr<PublishedFile> Publisher::StageLocalFile(std::string_view name, const std::string& path,
@@ -279,7 +292,26 @@ absl::StatusOr<PublishedFile> Publisher::StageLocalFile(std::string_view name, c
   return published;
 }
 
-absl::StatusOr<PublishedFile> Publisher::StageCopy(std::string_view name, std::string_view from_key, std::string_view sha256) {
+std::string Publisher::StagedAddress() const { return destination_.store->Name(Concat(AttemptKey(), "/files")); }
+
+absl::Status Publisher::WriteNote(std::string_view name, std::string_view text) {
+  return destination_.store->Put(NoteKey(name), text);
+}
+
+absl::StatusOr<std::string> Publisher::ReadNote(std::string_view name) const {
+  BEARING_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(NoteKey(name)));
+  if (text.has_value()) return *text;
+  return absl::DataLossError(Concat("a note of the attempt is gone: file=", destination_.store->Name(NoteKey(name))));
+}
+
+absl::StatusOr<PublishedFile> Publisher::StageText(std::string_view name, std::string_view text) {
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<StagedFile> to, Stage(name, static_cast<int64_t>(text.size())));
+  BEARING_RETURN_IF_ERROR(to->Write(absl::MakeConstSpan(text.data(), text.size())));
+  return to->Finish();
+}
+
+absl::StatusOr<PublishedFile> Publisher::StageCopy(std::string_view name, std::string_view from_key, std::string_view sha256,
+                                                   std::string_view note) {
   if (!IsSafeName(name)) return absl::InvalidArgumentError(Concat("not a name of a published file: name=", Escaped(name)));
   BEARING_RETURN_IF_ERROR(destination_.store->Delete(RecordKey(name)));
   BEARING_RETURN_IF_ERROR(destination_.store->Copy(from_key, FileKey(name)));
@@ -288,7 +320,7 @@ absl::StatusOr<PublishedFile> Publisher::StageCopy(std::string_view name, std::s
   if (file.sha256.empty()) {
     BEARING_ASSIGN_OR_RETURN(file.sha256, Sha256OfObject(*destination_.store, copy));
   }
-  return WriteRecord(std::move(file));
+  return WriteRecord(std::move(file), note);
 }
 
 absl::Status Publisher::CheckStaged(const std::vector<PublishedFile>& files) const {
@@ -323,6 +355,7 @@ absl::Status Publisher::Commit(const std::vector<PublishedFile>& files, const st
   std::sort(listed.begin(), listed.end(), by_name);
   std::sort(given.begin(), given.end(), by_name);
   if (listed != given) return absl::InvalidArgumentError("the manifest does not list the files that were staged");
+  manifest_ = manifest;
 
   if (const absl::Status staged = CheckStaged(files); !staged.ok()) return Explained(staged);
   const json record = {{"attempt", attempt_}, {"manifest", manifest}};

@@ -1,7 +1,8 @@
 // Puts a set of files at a destination so that readers see all of it or nothing, whoever dies when.
 //
 //   DEST/.attempts/ATTEMPT/files/NAME     staged: written and hashed, nobody reads it
-//   DEST/.attempts/ATTEMPT/records/NAME   {"size", "sha256"} of a staged file, written after it
+//   DEST/.attempts/ATTEMPT/records/NAME   {"size", "sha256", "note"} of a staged file, written after it
+//   DEST/.attempts/ATTEMPT/notes/NAME     what the writers of the attempt tell each other
 //   DEST/.attempts/commit.json            the winner: created only if absent when all files are staged
 //   DEST/NAME                             copied from the staged files, inside the store
 //   DEST/manifest.json                    created only if absent, last; then .attempts is removed
@@ -41,7 +42,8 @@ class StagedFile {
  public:
   virtual ~StagedFile() = default;
   virtual absl::Status Write(absl::Span<const char> bytes) = 0;
-  virtual absl::StatusOr<PublishedFile> Finish() = 0;
+  // `note`: what else the writer wants to know about the file when it is run again (Publisher::RecordOf). Once, last.
+  virtual absl::StatusOr<PublishedFile> Finish(std::string_view note = "") = 0;
 };
 
 class Publisher {
@@ -56,15 +58,33 @@ class Publisher {
   // The staged file of this name if it is whole: its record is there, and its bytes, read back, have the record's hash.
   absl::StatusOr<std::optional<PublishedFile>> FindStaged(std::string_view name) const;
 
+  // What the record of a staged file says; its bytes are not looked at. NotFound, DataLoss.
+  struct StagedRecord {
+    PublishedFile file;
+    std::string note;
+  };
+  absl::StatusOr<StagedRecord> RecordOf(std::string_view name) const;
+
   // `size` of the whole, 0 if unknown.
   absl::StatusOr<std::unique_ptr<StagedFile>> Stage(std::string_view name, int64_t size);
 
   // Stages a file of this machine, unless FindStaged has it. `sha256`, if known, is what its bytes must have (DataLoss).
   absl::StatusOr<PublishedFile> StageLocalFile(std::string_view name, const std::string& path, std::string_view sha256 = "");
 
+  // Where staged files are, under their names.
+  std::string StagedAddress() const;
+
+  // Replaces, and reads, a note of this attempt. It goes when the attempt is finished.
+  absl::Status WriteNote(std::string_view name, std::string_view text);
+  absl::StatusOr<std::string> ReadNote(std::string_view name) const;
+
+  // Stages a small file with these bytes.
+  absl::StatusOr<PublishedFile> StageText(std::string_view name, std::string_view text);
+
   // Stages a copy of an object of the destination's own store, made inside the store. Its hash is found by reading it, unless
   // `sha256` is known.
-  absl::StatusOr<PublishedFile> StageCopy(std::string_view name, std::string_view from_key, std::string_view sha256 = "");
+  absl::StatusOr<PublishedFile> StageCopy(std::string_view name, std::string_view from_key, std::string_view sha256 = "",
+                                          std::string_view note = "");
 
   // After all files are staged, by one writer. `manifest` lists exactly `files`.
   absl::Status Commit(const std::vector<PublishedFile>& files, const std::string& manifest);
@@ -86,11 +106,12 @@ class Publisher {
   std::string AttemptKey() const;
   std::string FileKey(std::string_view name) const;
   std::string RecordKey(std::string_view name) const;
+  std::string NoteKey(std::string_view name) const;
   std::string CommitKey() const;
   std::string ManifestKey() const;
 
   absl::StatusOr<std::optional<std::string>> ReadIfThere(const std::string& key) const;
-  absl::StatusOr<PublishedFile> WriteRecord(PublishedFile file);
+  absl::StatusOr<PublishedFile> WriteRecord(PublishedFile file, std::string_view note);
   bool IsOurs(std::string_view manifest) const;
   absl::Status CheckEmpty() const;
   absl::Status CheckStaged(const std::vector<PublishedFile>& files) const;
@@ -104,6 +125,7 @@ class Publisher {
   Location destination_;
   std::string attempt_;
   PublishOptions options_;
+  std::string manifest_;  // Of this attempt, once it is known: to tell it from another writer's.
 };
 
 // Before long work: would a set be accepted here? AlreadyExists for a finished set or other files, unless they are to be

@@ -3,15 +3,14 @@
 #define BEARING_WORKER_EDIT_AT_ADDRESS_H_
 
 #include "absl/status/status.h"
+#include "worker/comm/communicator.h"
 #include "worker/edit/edit_command.h"
 
 namespace bearing::worker {
 
-// RunEditCommand with the model read where it is. When `options.out` is in a bucket, the edit is written to a staging folder of
-// this machine (below BEARING_STAGING, else TMPDIR; ranks on several hosts must share it) and published from there; the
-// folder's name comes from what is edited and how, so that a rerun after a failed upload only uploads. It is removed when the
-// upload is done. Every rank calls it alike.
-absl::Status EditAtAddress(const edit::RankGroup& group, edit::EditCommandOptions options);
+// RunEditCommand with model, directions and means read where they are. When `options.out` is in a bucket, a checkpoint is
+// written straight into it (edit_to_bucket.h), and a smaller form by way of a temporary folder. Every rank calls it alike.
+absl::Status EditAtAddress(comm::Communicator& comm, edit::EditCommandOptions options);
 
 }  // namespace bearing::worker
 

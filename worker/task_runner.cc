@@ -12,11 +12,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "jobs/job_spec.h"
+#include "jobs/work_folder.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
+#include "storage/location.h"
 #include "storage/model_source.h"
 #include "worker/device.h"
 #include "worker/memory.h"
+#include "worker/publish_together.h"
 #include "worker/stages/stages.h"
 
 namespace bearing::worker {
@@ -88,8 +91,12 @@ absl::Status PrepareRank0(JobContext& context, const storage::ModelSource& model
   BEARING_ASSIGN_OR_RETURN(const std::string digest, jobs::SpecDigest(context.spec));
   std::string json;
   if (!google::protobuf::util::MessageToJsonString(context.spec, &json).ok()) return absl::InternalError("job does not print");
+  BEARING_RETURN_IF_ERROR(jobs::CheckOutputPlace(context.spec, digest));
+  BEARING_ASSIGN_OR_RETURN(const std::string folder, jobs::WorkFolder(context.spec, digest));
+  const bool in_bucket = jobs::IsOutputInBucket(context.spec);
   BEARING_ASSIGN_OR_RETURN(jobs::OutputFolder output,
-                           jobs::OutputFolder::Open(context.spec.output(), json, digest, context.model_digest));
+                           jobs::OutputFolder::Open(folder, json, digest, context.model_digest,
+                                                    in_bucket ? jobs::FinishedRun::kAccept : jobs::FinishedRun::kRefuse));
   context.output = std::make_unique<jobs::OutputFolder>(std::move(output));
   return absl::OkStatus();
 }
@@ -113,6 +120,7 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
       }
       continue;
     }
+    BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->DropManifest(); }));
     context.comm->SetStage(stage.name);
     if (stage.needs_model) BEARING_RETURN_IF_ERROR(context.GetDecoder().status());
     const auto start = std::chrono::steady_clock::now();
@@ -124,9 +132,36 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
     if (context.is_rank0()) context.observer->OnStageDone(time);
   }
   return context.OnRank0([&]() -> absl::Status {
+    if (context.output->IsFinished()) return absl::OkStatus();  // And not published to its end.
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json provenance, Provenance(context));
     return context.output->WriteManifest(provenance);
   });
+}
+
+// Puts the work folder into the bucket, where the output is one.
+absl::Status PublishOutput(JobContext& context) {
+  if (!jobs::IsOutputInBucket(context.spec)) return absl::OkStatus();
+  const auto destination = storage::OpenLocation(context.spec.output());
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, destination.status()));
+  std::string folder = context.is_rank0() ? context.output->path() : "";
+  BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(folder, 0));
+  const edit::RankGroup group{context.comm->rank(), context.comm->size(),
+                              [&](const absl::Status& status) { return comm::AgreeOnStatus(*context.comm, status); }};
+  const auto show = [&](int64_t done, int64_t total) {
+    if (!context.is_rank0()) return absl::OkStatus();
+    bearing::v1::Progress progress;
+    progress.set_stage(bearing::v1::STAGE_REPORT);
+    progress.set_done(done >> 20);
+    progress.set_total(total >> 20);
+    progress.set_unit("MiB of rank 0");
+    progress.set_note("upload");
+    context.observer->OnProgress(progress);
+    return context.observer->ShouldStop();
+  };
+  BEARING_RETURN_IF_ERROR(PublishTogether(group, folder, *destination, {}, show));
+  // Whose logs lie there removes them.
+  if (context.is_rank0()) jobs::RemoveWorkFolder(folder);
+  return absl::OkStatus();
 }
 
 absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, TaskOutcome& outcome) {
@@ -160,7 +195,7 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));
   }
-  return absl::OkStatus();
+  return PublishOutput(context);
 }
 
 }  // namespace

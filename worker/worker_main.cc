@@ -142,10 +142,7 @@ int main(int argc, char** argv) {
   }
   // The edit computes in host memory.
   if (*edit_command) {
-    const bearing::edit::RankGroup group{(*comm)->rank(), (*comm)->size(), [&comm](const absl::Status& status) {
-                                           return bearing::comm::AgreeOnStatus(**comm, status);
-                                         }};
-    const absl::Status edited = bearing::worker::EditAtAddress(group, edit);
+    const absl::Status edited = bearing::worker::EditAtAddress(**comm, edit);
     // An exception on one rank leaves it out of step with the others.
     if (absl::IsInternal(edited) && (*comm)->size() > 1) (*comm)->Abort(std::string(edited.message()));
     return Finish(**comm, edited);

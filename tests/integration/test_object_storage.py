@@ -1,9 +1,13 @@
 """Models, prompts and edited checkpoints in a bucket of a real S3 server, against the same things in folders: equal bit for bit."""
 import hashlib
+import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
+import time
+import uuid
 
 import pytest
 import support
@@ -94,6 +98,150 @@ def test_job_with_model_and_prompts_in_a_bucket(server, model_address, tmp_path,
     assert "checkpoint/model.safetensors.index.json" in support.files_below(tmp_path / "remote")
 
 
+def test_shards_without_a_change_are_copied_inside_the_store(server, model_address, tmp_path):
+    arguments = ["-o", "json", "edit", "--direction", DIRECTION, "--layers", "0-0"]
+    local = support.bearing(*arguments, "--model", MODEL, "--out", tmp_path / "edited")
+    assert local.code == 0, local.text
+    remote = support.bearing(*arguments, "--model", model_address, "--out", f"s3://{object_servers.BUCKET}/few-layers")
+    assert remote.code == 0, remote.text
+    assert hashes_in_bucket(server, "few-layers") == hashes_in_folder(tmp_path / "edited")
+    told = json.loads(remote.out)
+    assert told["bytes_cloned"] > 0 and told["bytes_written"] > 0
+    assert told["bytes_cloned"] + told["bytes_written"] == sum(p.stat().st_size for p in (tmp_path / "edited").glob("*.safetensors"))
+
+
+def test_direction_and_mean_at_addresses(server, tmp_path):
+    upload(server, DIRECTION.parent, "directions")
+    address = f"s3://{object_servers.BUCKET}/directions/{DIRECTION.name}"
+    hashes = []
+    for name, direction in (("path", DIRECTION), ("bucket", address), ("file", f"file://{DIRECTION}")):
+        done = support.bearing("edit", "--model", MODEL, "--direction", direction, "--out", tmp_path / name, "--ranks", 2)
+        assert done.code == 0, done.text
+        hashes.append(hashes_in_folder(tmp_path / name))
+    assert hashes[0] == hashes[1] == hashes[2]
+    done = support.bearing("edit", "--model", MODEL, "--direction", address + "-none", "--out", tmp_path / "out")
+    assert done.code == 3 and address + "-none" in done.err and not (tmp_path / "out").exists(), done.text
+
+
+def test_overwrite_replaces_the_set_and_nothing_else_does(server, tmp_path):
+    place = f"s3://{object_servers.BUCKET}/replaced"
+    arguments = ["edit", "--model", MODEL, "--direction", DIRECTION]
+    for out, found in ((tmp_path / "out", lambda: hashes_in_folder(tmp_path / "out")), (place, lambda: hashes_in_bucket(server, "replaced"))):
+        assert support.bearing(*arguments, "--out", out).code == 0
+        before = found()
+        again = support.bearing(*arguments, "--out", out, "--strength", "0.5")
+        assert again.code == 6 and found() == before, again.text
+        replaced = support.bearing(*arguments, "--out", out, "--strength", "0.5", "--overwrite")
+        assert replaced.code == 0, replaced.text
+        assert found().keys() == before.keys() and found() != before
+    assert hashes_in_bucket(server, "replaced") == hashes_in_folder(tmp_path / "out")
+    # What is no model is left alone.
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "text").write_text("mine")
+    done = support.bearing(*arguments, "--out", tmp_path / "notes", "--overwrite")
+    assert done.code == 6 and (tmp_path / "notes" / "text").read_text() == "mine", done.text
+    done = support.bearing(*arguments, "--out", MODEL, "--overwrite")
+    assert done.code == 2 and "folder of the model itself" in done.err, done.text
+
+
+SAME_IN_EVERY_RUN = ("candidates.json", "completions.jsonl", "evaluation.json", "collect.json")
+
+
+def check_like(server, prefix, folder):
+    """A job's set in the bucket against its folder: all that is not a report of times and paths."""
+    remote, local = hashes_in_bucket(server, prefix), hashes_in_folder(folder)
+    wanted = {name: digest for name, digest in local.items() if not name.startswith(".bearing/")}
+    assert remote.keys() == wanted.keys()
+    for name, digest in wanted.items():
+        if name.endswith(".safetensors") or name in SAME_IN_EVERY_RUN:
+            assert remote[name] == digest, name
+    manifest = json.loads(server.get_object(Bucket=object_servers.BUCKET, Key=f"{prefix}/manifest.json")["Body"].read())
+    assert {entry["name"]: entry["sha256"] for entry in manifest["files"]} == {k: v for k, v in remote.items() if k != "manifest.json"}
+    assert not server.list_multipart_uploads(Bucket=object_servers.BUCKET).get("Uploads"), "orphan uploads"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_job_with_its_output_in_a_bucket(server, tmp_path, monkeypatch, ranks):
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    monkeypatch.setenv("BEARING_STAGING", str(staging))
+    prompts = support.write_prompts(tmp_path / "prompts")
+    job = support.write_job(tmp_path / "job.json", MODEL, prompts)
+    local = support.run_job(job, tmp_path / "local", ranks)
+    assert local.code == 0, local.text
+    place = f"s3://{object_servers.BUCKET}/job-{ranks}"
+    remote = support.run_job(job, place, ranks)
+    assert remote.code == 0 and f"{place}/report.html" in remote.out and f"{place}/checkpoint" in remote.out, remote.text
+    check_like(server, f"job-{ranks}", tmp_path / "local")
+    assert list(staging.iterdir()) == [], "the work folder was left behind"
+    again = support.run_job(job, place, ranks)
+    assert again.code != 0 and "finished set" in again.err and list(staging.iterdir()) == [], again.text
+    # The checkpoint in it is a model.
+    assert support.bearing("edit", "--model", f"{place}/checkpoint", "--direction", DIRECTION, "--dry-run").code == 0
+
+
+def test_killed_job_resumes_and_publishes(server, tmp_path, monkeypatch):
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    monkeypatch.setenv("BEARING_STAGING", str(staging))
+    prompts = support.write_prompts(tmp_path / "prompts")
+    job = support.write_job(tmp_path / "job.json", MODEL, prompts)
+    local = support.run_job(job, tmp_path / "local", 1)
+    assert local.code == 0, local.text
+    place = f"s3://{object_servers.BUCKET}/killed-job"
+    command = [support.BIN / "bearing", "run", job, "--out", place, "--ranks", "1", "--threads", "1"]
+    mark = "-" + uuid.uuid4().hex
+    running = subprocess.Popen(command, env=support.environment(mark), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(staging.glob("*/.bearing/stages/select.json")):
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
+    for process in support.processes(support.SESSION + mark):
+        process.kill()
+    assert support.wait_until_gone(support.SESSION + mark, 30) == []
+    assert "manifest.json" not in hashes_in_bucket(server, "killed-job")
+    done = support.run_job(job, place, 1)
+    assert done.code == 0, done.text
+    lines = {line.split()[0]: line for line in done.err.splitlines() if line.endswith(" s") or line.endswith("(resumed)")}
+    assert "(resumed)" in lines["collect"] and "(resumed)" in lines["select"], done.err
+    check_like(server, "killed-job", tmp_path / "local")
+    assert list(staging.iterdir()) == []
+
+
+def test_submitted_job_in_a_bucket_is_fetched(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("BEARING_STAGING", str(tmp_path))
+    prompts = support.write_prompts(tmp_path / "prompts")
+    place = f"s3://{object_servers.BUCKET}/submitted"
+    job = support.write_json(tmp_path / "job.json", {**support.job_spec(MODEL, prompts), "output": place})
+    environment = support.environment()
+    port = tmp_path / "port"
+    programs = [subprocess.Popen([support.BIN / "bearing-coordinator", "--listen", "127.0.0.1:0", "--store", tmp_path / "jobs.db",
+                                  "--port-file", port], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+    try:
+        deadline = time.monotonic() + 30
+        while not port.exists() or not port.read_text().strip():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        address = "127.0.0.1:" + port.read_text().strip().split(":")[-1]
+        programs.append(subprocess.Popen([support.BIN / "bearing-worker", "serve", "--coordinator", address], env=environment,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        submitted = support.bearing("--server", address, "submit", "-f", job, "--watch")
+        assert submitted.code == 0, submitted.text
+        name = submitted.out.split()[0]
+        fetched = support.bearing("--server", address, "fetch", name, tmp_path / "fetched")
+        assert fetched.code == 0, fetched.text
+        assert hashes_in_folder(tmp_path / "fetched") == hashes_in_bucket(server, "submitted")
+        some = support.bearing("--server", address, "fetch", name, tmp_path / "some", "--include", "direction.*")
+        assert some.code == 0 and list(hashes_in_folder(tmp_path / "some")) == ["direction.safetensors"], some.text
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
 def test_errors_come_before_long_work_and_name_the_address(server, model_address, tmp_path):
     prompts = support.write_prompts(tmp_path / "prompts")
     for path, words in ((f"s3://{object_servers.BUCKET}/no/such/model", "no model there"),
@@ -103,6 +251,12 @@ def test_errors_come_before_long_work_and_name_the_address(server, model_address
         done = support.run_job(support.write_job(tmp_path / "job.json", path, prompts), tmp_path / "out")
         assert done.code in (2, 3), done.text
         assert words in done.err and "canary-password" not in done.text, done.text
+    server.put_object(Bucket=object_servers.BUCKET, Key="taken/file", Body=b"x")
+    job = support.write_job(tmp_path / "job.json", MODEL, prompts)
+    for out, words in ((f"s3://{object_servers.BUCKET}", "a folder in the bucket"), (f"s3://{object_servers.BUCKET}/taken", "not empty"),
+                       ("s3://bearing-no-such-bucket/out", "bearing-no-such-bucket"), ("ftp://host/out", "scheme=ftp")):
+        done = support.run_job(job, out)
+        assert done.code != 0 and words in done.err and done.seconds < 20, done.text
     # A checkpoint whose write was not finished is not read.
     server.put_object(Bucket=object_servers.BUCKET, Key="half/.attempts/a/files/config.json", Body=b"{}")
     done = support.run_job(support.write_job(tmp_path / "job.json", f"s3://{object_servers.BUCKET}/half", prompts), tmp_path / "out")

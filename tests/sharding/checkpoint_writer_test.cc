@@ -336,6 +336,74 @@ TEST_F(CheckpointWriterTest, WithoutCommitThereIsNoOutputAndTheNextRunStartsOver
   EXPECT_EQ(ReadAll(out_), tensors_);
 }
 
+TEST_F(CheckpointWriterTest, TheSameIdentityKeepsWeightsAndNotesAndMakesTheRestAnew) {
+  Open({.shards = 2});
+  const std::string shard = out_ + ".partial/" + source_->shards()[0].file_name;
+  const auto prepare = [&](const std::string& identity) {
+    const auto kept = Create(out_)->Prepare({}, identity);
+    EXPECT_TRUE(Succeeds(kept));
+    return kept.ok() && *kept;
+  };
+  const auto mark = [&] {
+    WriteText(shard, std::string(static_cast<size_t>(source_->shards()[0].file_size), 'm'));
+    WriteText(Create(out_)->KeptNotePath("parts"), "1");
+    WriteText(out_ + ".partial/config.json", "half of a conf");
+    WriteText(out_ + ".partial/manifest.json", "begun");
+  };
+  EXPECT_FALSE(prepare("a"));
+  mark();
+  EXPECT_TRUE(prepare("a"));
+  EXPECT_EQ(ReadText(shard).substr(0, 2), "mm");
+  EXPECT_EQ(Create(out_)->KeptNotes()->size(), 1u);
+  EXPECT_EQ(ReadText(out_ + ".partial/config.json"), ReadText(in_ + "/config.json"));
+  EXPECT_FALSE(fs::exists(out_ + ".partial/manifest.json"));
+  // Anything else starts over: other bytes, a folder that was not made ready to its end, a file that is gone or short.
+  EXPECT_FALSE(prepare("b"));
+  EXPECT_NE(ReadText(shard).substr(0, 2), "mm");
+  EXPECT_TRUE(Create(out_)->KeptNotes()->empty());
+  EXPECT_TRUE(prepare("b"));
+  fs::resize_file(shard, 10);
+  EXPECT_FALSE(prepare("b"));
+  fs::remove(shard);
+  EXPECT_FALSE(prepare("b"));
+  fs::remove(out_ + ".partial/.identity");
+  EXPECT_FALSE(prepare("b"));
+  EXPECT_FALSE(prepare(""));
+  EXPECT_FALSE(prepare(""));
+  WriteCopy(out_, {}, 1);
+  EXPECT_EQ(ReadAll(out_), tensors_);
+}
+
+TEST_F(CheckpointWriterTest, TwoRunsDoNotWriteToOneFolder) {
+  Open({});
+  const auto first = Create(out_);
+  ASSERT_TRUE(Succeeds(first->Prepare({}, "a")));
+  EXPECT_TRUE(Fails(Create(out_)->Prepare({}, "a"), absl::StatusCode::kAlreadyExists, "another run", "out.partial"));
+  EXPECT_TRUE(Fails(Create(out_)->Prepare({}, "b"), absl::StatusCode::kAlreadyExists, "another run", "out.partial"));
+  WriteShare(*first, *plans_.back(), {}, 0, 1);
+  ASSERT_TRUE(Succeeds(first->Commit()));
+  EXPECT_EQ(ReadAll(out_), tensors_);
+}
+
+TEST_F(CheckpointWriterTest, ReplacesAModelInOneStepWhenAsked) {
+  Open({});
+  WriteCopy(out_, {{kDown, Edited(kDown)}}, 1);
+  const auto create = [&] { return CheckpointWriter::Create(source_.get(), plans_.back().get(), out_, Existing::kReplace); };
+  auto writer = create();
+  ASSERT_TRUE(Succeeds(writer));
+  ASSERT_TRUE(Succeeds((*writer)->Prepare()));
+  WriteShare(**writer, *plans_.back(), {}, 0, 1);
+  EXPECT_EQ(ReadAll(out_)[kDown], Edited(kDown)) << "replaced too early";
+  ASSERT_TRUE(Succeeds((*writer)->Commit()));
+  EXPECT_EQ(ReadAll(out_), tensors_);
+  EXPECT_FALSE(fs::exists(out_ + ".partial"));
+  // Not what is no model, and not the source.
+  fs::remove(out_ + "/config.json");
+  EXPECT_TRUE(Fails(create(), absl::StatusCode::kAlreadyExists, "no model", out_));
+  EXPECT_TRUE(Fails(CheckpointWriter::Create(source_.get(), plans_.back().get(), in_, Existing::kReplace),
+                    absl::StatusCode::kInvalidArgument, in_));
+}
+
 TEST_F(CheckpointWriterTest, ExistingOutputIsNeverTouched) {
   Open({});
   const auto writer = Create(out_);

@@ -90,6 +90,43 @@ TEST_F(PublisherTest, RefusesAFileThatIsNotThatOfTheManifest) {
   EXPECT_TRUE(Fails(Publish(source_.path()), absl::StatusCode::kDataLoss, "outside"));
 }
 
+TEST_F(PublisherTest, AnAttemptThatIsNoHashOfTheManifestIsKnownByItsClaim) {
+  const auto begin = [&](const std::string& attempt) { return Publisher::Create(place_, attempt, {})->Begin(); };
+  absl::StatusOr<Publisher> publisher = Publisher::Create(place_, "edit-1", {});
+  ASSERT_TRUE(Succeeds(publisher));
+  ASSERT_FALSE(*publisher->Begin());
+  const auto staged = publisher->Stage("config.json", 0);
+  ASSERT_TRUE(Succeeds(staged));
+  ASSERT_TRUE(Succeeds((*staged)->Write("{}")));
+  const auto file = (*staged)->Finish("what was measured");
+  ASSERT_TRUE(Succeeds(file));
+  ASSERT_TRUE(Succeeds(publisher->StageText("README.md", "text")));
+  ASSERT_TRUE(Succeeds(publisher->WriteNote("rank-0", "kept")));
+  EXPECT_EQ(*publisher->ReadNote("rank-0"), "kept");
+  EXPECT_TRUE(Fails(publisher->ReadNote("rank-1"), absl::StatusCode::kDataLoss, "rank-1"));
+  const auto record = publisher->RecordOf("config.json");
+  ASSERT_TRUE(Succeeds(record));
+  EXPECT_EQ(record->file, *file);
+  EXPECT_EQ(record->note, "what was measured");
+  EXPECT_TRUE(Fails(publisher->RecordOf("nothing"), absl::StatusCode::kNotFound, "nothing"));
+
+  const std::vector<PublishedFile> files = {*file, publisher->RecordOf("README.md")->file};
+  const std::string manifest = MakeManifest(files, {});
+  ASSERT_TRUE(Succeeds(publisher->Commit(files, manifest)));
+  EXPECT_THAT(Keys(place_.uri.key), ElementsAre(Key("README.md"), Key("config.json"), Key("manifest.json")));
+  EXPECT_TRUE(Fails(begin("edit-1"), absl::StatusCode::kAlreadyExists, "finished set"));
+
+  // As a writer leaves it that dies before it has tidied up.
+  const std::string claim = nlohmann::json{{"attempt", "edit-1"}, {"manifest", manifest}}.dump();
+  ASSERT_TRUE(Succeeds(store().Put(Key(".attempts/commit.json"), claim)));
+  ASSERT_TRUE(Succeeds(store().Put(Key(".attempts/edit-1/files/config.json"), "{}")));
+  EXPECT_TRUE(Fails(begin("edit-2"), absl::StatusCode::kAlreadyExists));
+  const auto again = begin("edit-1");
+  ASSERT_TRUE(Succeeds(again));
+  EXPECT_TRUE(*again);
+  EXPECT_THAT(Keys(place_.uri.key), ElementsAre(Key("README.md"), Key("config.json"), Key("manifest.json")));
+}
+
 TEST_F(PublisherTest, RefusesAPlaceThatIsTaken) {
   ASSERT_TRUE(Succeeds(store().Put(Key("somebody.txt"), "mine")));
   EXPECT_TRUE(Fails(Publish(source_.path()), absl::StatusCode::kAlreadyExists, "not empty", "somebody.txt"));

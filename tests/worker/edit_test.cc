@@ -2,12 +2,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <barrier>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <random>
+#include <thread>
 
 #include "sharding/safetensors.h"
 #include "sharding/sha256.h"
@@ -18,9 +22,13 @@
 #include "worker/edit/direction_input.h"
 #include "worker/edit/edit_checkpoint.h"
 #include "worker/edit/edit_plan.h"
+#include "worker/edit/file_meter.h"
 #include "worker/edit/float8.h"
 #include "worker/edit/parts.h"
 #include "worker/edit/projection.h"
+#include "worker/edit/rank_group.h"
+#include "worker/edit/stream_file.h"
+#include "worker/edit/verify_files.h"
 #include "worker/edit/write_parts.h"
 
 namespace bearing::edit {
@@ -503,6 +511,39 @@ TEST(PartsTest, TileEveryFileAndShareBytesEvenly) {
   }
 }
 
+// Runs `work` on so many ranks, as threads.
+absl::Status RunRanks(int ranks, const std::function<absl::Status(const RankGroup&)>& work) {
+  std::vector<absl::Status> said(static_cast<size_t>(ranks));
+  std::vector<absl::Status> results(static_cast<size_t>(ranks));
+  std::barrier<> barrier(ranks);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      RankGroup group{.rank = rank, .ranks = ranks, .agree = {}};
+      group.agree = [&, rank](const absl::Status& mine) {
+        said[static_cast<size_t>(rank)] = mine;
+        barrier.arrive_and_wait();
+        const auto failed = std::find_if(said.begin(), said.end(), [](const absl::Status& status) { return !status.ok(); });
+        absl::Status agreed = failed == said.end() ? absl::OkStatus() : *failed;
+        barrier.arrive_and_wait();
+        return agreed;
+      };
+      results[static_cast<size_t>(rank)] = work(group);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& result : results) EXPECT_EQ(result, results.front()) << "ranks left with different errors";
+  return results.front();
+}
+
+std::map<std::string, std::string> FilesOf(const std::string& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& file : fs::recursive_directory_iterator(folder)) {
+    if (file.is_regular_file()) files[fs::relative(file.path(), folder).string()] = ReadText(file.path().string());
+  }
+  return files;
+}
+
 class EditCheckpointTest : public ::testing::Test {
  protected:
   // The tiny checkpoint holds random bytes; here they are numbers, below 2.
@@ -526,6 +567,20 @@ class EditCheckpointTest : public ::testing::Test {
     if (!plan.ok()) return plan.status();
     return EditCheckpoint(**source, *plan, out, {}, {}, {});
   }
+  // The same on one of several ranks; it stops itself after so many progress reports.
+  absl::StatusOr<EditOutcome> EditOn(const RankGroup& group, const EditSpec& spec, int reports) const {
+    auto source = sharding::WeightFiles::Open(in_);
+    if (!source.ok()) return source.status();
+    const auto plan = MakeEditPlan(**source, spec);
+    if (!plan.ok()) return plan.status();
+    EditOptions options;
+    options.threads = 1;
+    options.progress = [&reports](const char*, int64_t, int64_t) {
+      return reports-- > 0 ? absl::OkStatus() : absl::CancelledError("stopped by the test");
+    };
+    return EditCheckpoint(**source, *plan, out_, group, options, {});
+  }
+
   static EditSpec Plain() {
     EditSpec spec;
     spec.directions = {Random(16, 1)};
@@ -548,6 +603,128 @@ TEST_F(EditCheckpointTest, WritesAndReadsBack) {
   std::set<std::string> names;
   for (const auto& file : fs::directory_iterator(out_)) names.insert(file.path().filename().string());
   EXPECT_EQ(names, std::set<std::string>(outcome->files.begin(), outcome->files.end())) << "a note was left behind";
+}
+
+TEST_F(EditCheckpointTest, AnInterruptedEditIsContinuedAndEndsWithTheSameBytes) {
+  WriteNumbers({.tied = true, .shards = 5});
+  const auto whole = Edit(out_ + "-whole", Plain());
+  ASSERT_TRUE(Succeeds(whole));
+  const int64_t files = static_cast<int64_t>(whole->checked.size());
+  for (const int ranks_before : {1, 3}) {
+    for (const int ranks : {1, 2, 4}) {
+      // A file is one part here: three are written.
+      const int reports = ranks_before == 1 ? 2 : 0;
+      ASSERT_FALSE(
+          RunRanks(ranks_before, [&](const RankGroup& group) { return EditOn(group, Plain(), reports).status(); }).ok());
+      EXPECT_FALSE(fs::exists(out_));
+      EditOutcome outcome;
+      const absl::Status again = RunRanks(ranks, [&](const RankGroup& group) -> absl::Status {
+        auto found = EditOn(group, Plain(), 1 << 20);
+        if (group.rank == 0 && found.ok()) outcome = *std::move(found);
+        return found.status();
+      });
+      ASSERT_TRUE(Succeeds(again));
+      EXPECT_GE(outcome.files_kept, 2);
+      EXPECT_LT(outcome.files_kept, files);
+      EXPECT_GT(outcome.bytes_kept, 0);
+      EXPECT_EQ(FilesOf(out_), FilesOf(out_ + "-whole"));
+      fs::remove_all(out_);
+    }
+  }
+}
+
+TEST_F(EditCheckpointTest, WhatIsKeptIsCheckedAndOfThisEdit) {
+  WriteNumbers({.shards = 5});
+  ASSERT_TRUE(Succeeds(Edit(out_ + "-whole", Plain())));
+  const auto interrupt = [&] {
+    ASSERT_FALSE(EditOn({}, Plain(), 2).ok());  // Behind the third file.
+  };
+  const auto finish = [&](const EditSpec& spec) {
+    const auto outcome = EditOn({}, spec, 1 << 20);
+    EXPECT_TRUE(Succeeds(outcome));
+    const int64_t kept = outcome.ok() ? outcome->files_kept : -1;
+    const auto files = FilesOf(out_);
+    fs::remove_all(out_);
+    return std::pair(kept, files);
+  };
+  const auto whole = FilesOf(out_ + "-whole");
+  interrupt();
+  EXPECT_EQ(finish(Plain()), std::pair(int64_t{3}, whole));
+  // A byte that changed meanwhile, a line that was not written to its end.
+  interrupt();
+  const std::string shard = out_ + ".partial/model-00002-of-00005.safetensors";
+  std::string bytes = ReadText(shard);
+  bytes[bytes.size() - 3] = static_cast<char>(bytes[bytes.size() - 3] ^ 4);
+  WriteText(shard, bytes);
+  EXPECT_EQ(finish(Plain()), std::pair(int64_t{2}, whole));
+  interrupt();
+  const std::string journal = out_ + ".partial/.note-written-0";
+  WriteText(journal, ReadText(journal).substr(0, 2 * 34 + 30));
+  EXPECT_EQ(finish(Plain()), std::pair(int64_t{2}, whole));
+  // Another strength, another direction, a source that was written anew.
+  interrupt();
+  EditSpec other = Plain();
+  other.strength = 0.5;
+  EXPECT_EQ(finish(other).first, 0);
+  interrupt();
+  other = Plain();
+  other.directions = {Random(16, 2)};
+  EXPECT_EQ(finish(other).first, 0);
+  interrupt();
+  WriteNumbers({.shards = 5});
+  EXPECT_EQ(finish(Plain()), std::pair(int64_t{0}, whole));
+}
+
+TEST_F(EditCheckpointTest, AFailureOfOneRankStopsAll) {
+  WriteNumbers({.shards = 5});
+  const absl::Status status =
+      RunRanks(3, [&](const RankGroup& group) { return EditOn(group, Plain(), group.rank == 1 ? 0 : 1 << 20).status(); });
+  EXPECT_TRUE(Fails(status, absl::StatusCode::kCancelled, "stopped by the test"));
+  EXPECT_FALSE(fs::exists(out_));
+}
+
+TEST_F(EditCheckpointTest, AStreamedFileIsTheFileThatIsWritten) {
+  WriteNumbers({.tied = true, .shards = 3});
+  ASSERT_TRUE(Succeeds(Edit(out_, Plain())));
+  auto source = sharding::WeightFiles::Open(in_);
+  ASSERT_TRUE(Succeeds(source));
+  const auto plan = MakeEditPlan(**source, Plain());
+  ASSERT_TRUE(Succeeds(plan));
+  const std::vector<Part> parts = CutParts(*plan, {});
+  for (const int64_t memory : {int64_t{1}, int64_t{1} << 30}) {
+    for (size_t file = 0; file < plan->copy.files.size(); ++file) {
+      const std::string& name = plan->copy.files[file].name;
+      TensorEditor editor(source->get());
+      TensorEditor scales_editor(source->get());
+      FileMeter meter(name, *plan, file, [&](size_t tensor) { return MakeTensor(**source, *plan, tensor, scales_editor); });
+      StreamOptions options;
+      options.memory_bytes = memory;
+      options.meter = &meter;
+      std::string bytes;
+      ASSERT_TRUE(Succeeds(StreamFile(
+          **source, *plan, parts, PartsOfFile(parts, file), editor,
+          [&](absl::Span<const char> more) {
+            bytes.append(more.data(), more.size());
+            return absl::OkStatus();
+          },
+          options)));
+      EXPECT_EQ(bytes, ReadText(out_ + "/" + name)) << name;
+      const auto measured = meter.Finish();
+      ASSERT_TRUE(Succeeds(measured));
+      const auto verified = VerifyFile(out_, *plan, file, parts, {});
+      ASSERT_TRUE(Succeeds(verified));
+      ASSERT_EQ(measured->size(), verified->tensors.size());
+      for (size_t i = 0; i < measured->size(); ++i) {
+        EXPECT_EQ((*measured)[i].tensor, verified->tensors[i].tensor);
+        EXPECT_EQ((*measured)[i].residue, verified->tensors[i].residue);
+      }
+    }
+  }
+  // Errors of the sink stop the makers.
+  TensorEditor editor(source->get());
+  const auto full = [](absl::Span<const char>) { return absl::UnavailableError("upload failed"); };
+  EXPECT_TRUE(Fails(StreamFile(**source, *plan, parts, PartsOfFile(parts, 0), editor, full, {}), absl::StatusCode::kUnavailable,
+                    "upload failed"));
 }
 
 TEST_F(EditCheckpointTest, TruncatedAndForeignFilesAreNamed) {
@@ -587,8 +764,8 @@ TEST_F(EditCheckpointTest, StoredBytesAreComparedWithThoseWritten) {
   TensorEditor editor(source->get());
   std::string file(static_cast<size_t>(plan->copy.files[0].size), '\0');
   const auto sums = WriteParts(**source, *plan, parts, {0, parts.size()}, editor,
-                               [&](const Part& part, absl::Span<const char> bytes) {
-                                 std::copy(bytes.begin(), bytes.end(), file.begin() + part.offset);
+                               [&](size_t part, absl::Span<const char> bytes, uint64_t) {
+                                 std::copy(bytes.begin(), bytes.end(), file.begin() + parts[part].offset);
                                  return absl::OkStatus();
                                },
                                {});
@@ -613,7 +790,9 @@ TEST_F(EditCheckpointTest, FailureOfTheSinkStopsAndIsPassedOn) {
   ASSERT_TRUE(Succeeds(plan));
   const std::vector<Part> parts = CutParts(*plan, {});
   TensorEditor editor(source->get());
-  const auto full = [](const Part&, absl::Span<const char>) { return absl::ResourceExhaustedError("disk is full file=x"); };
+  const auto full = [](size_t, absl::Span<const char>, uint64_t) {
+    return absl::ResourceExhaustedError("disk is full file=x");
+  };
   EXPECT_TRUE(Fails(WriteParts(**source, *plan, parts, {0, parts.size()}, editor, full, {}),
                     absl::StatusCode::kResourceExhausted, "disk is full"));
 }

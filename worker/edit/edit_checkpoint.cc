@@ -1,12 +1,11 @@
 #include "worker/edit/edit_checkpoint.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
-#include <cinttypes>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <system_error>
@@ -17,7 +16,10 @@
 #include "sharding/concat.h"
 #include "sharding/posix_file.h"
 #include "sharding/status_macros.h"
+#include "worker/edit/edit_identity.h"
+#include "worker/edit/part_journal.h"
 #include "worker/edit/parts.h"
+#include "worker/edit/peak_memory.h"
 #include "worker/edit/write_parts.h"
 
 namespace bearing::edit {
@@ -27,16 +29,6 @@ constexpr int64_t kMaxNoteBytes = int64_t{1} << 30;
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Resident memory that this process has had at the most; 0 where that is not known.
-int64_t PeakMemoryBytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    int64_t kilobytes = 0;
-    if (std::sscanf(line.c_str(), "VmHWM: %" SCNd64 " kB", &kilobytes) == 1) return kilobytes << 10;
-  }
-  return 0;
 }
 
 // What a rank tells the others, as a file beside the staged weights: they share that folder anyway.
@@ -54,34 +46,14 @@ absl::StatusOr<nlohmann::json> ReadNote(const std::string& staged, const char* w
   return note;
 }
 
-nlohmann::json ToJson(const FileCheck& check) {
-  nlohmann::json tensors = nlohmann::json::array();
-  for (const TensorCheck& tensor : check.tensors) tensors.push_back({tensor.tensor, tensor.residue, tensor.finite});
-  return {{"name", check.name}, {"size", check.size}, {"sha256", check.sha256}, {"tensors", tensors}};
-}
-
-FileCheck FromJson(const nlohmann::json& note) {
-  FileCheck check{.name = note.at("name"), .size = note.at("size"), .sha256 = note.at("sha256"), .tensors = {}};
-  for (const nlohmann::json& tensor : note.at("tensors")) {
-    check.tensors.push_back({.tensor = tensor.at(0), .residue = tensor.at(1), .finite = tensor.at(2)});
-  }
-  return check;
-}
-
-// The files of a rank: largest first, each to the rank with least so far.
-std::vector<size_t> FilesOfRank(const EditPlan& plan, int rank, int ranks) {
-  std::vector<size_t> order(plan.copy.files.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return plan.copy.files[a].size > plan.copy.files[b].size; });
-  std::vector<int64_t> load(static_cast<size_t>(ranks));
-  std::vector<size_t> mine;
-  for (const size_t file : order) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += plan.copy.files[file].size;
-    if (least - load.begin() == rank) mine.push_back(file);
-  }
-  return mine;
+// The error of re-quantized tensors is known only to who makes them.
+bool CanKeep(const EditPlan& plan, const Part& part) {
+  return std::none_of(part.pieces.begin(), part.pieces.end(), [&plan](const Piece& piece) {
+    if (piece.tensor < 0) return false;
+    const auto edit = plan.edits.find(static_cast<size_t>(piece.tensor));
+    return edit != plan.edits.end() && edit->second.kind != TensorEdit::Kind::kValues &&
+           edit->second.kind != TensorEdit::Kind::kConstant;
+  });
 }
 
 class Run {
@@ -97,9 +69,13 @@ class Run {
     return group_.agree(group_.rank == 0 ? work() : absl::OkStatus());
   }
   const std::string& staged() const { return writer_->staged_folder(); }
-  absl::Status Write();
-  absl::Status Verify();
+  absl::Status Prepare();
+  absl::Status Write(const std::atomic<bool>& stop);
+  absl::Status Verify(const std::atomic<bool>& stop);
   absl::Status Gather();
+  void CountKept(const std::set<size_t>& kept);
+  bool IsStored(const Part& part, uint64_t checksum, absl::Span<char> memory) const;
+  absl::Status Report(const char* what, int64_t done, int64_t total, const std::atomic<bool>& stop) const;
 
   const sharding::WeightFiles& source_;
   const EditPlan& plan_;
@@ -111,7 +87,27 @@ class Run {
   EditOutcome outcome_;
 };
 
-absl::Status Run::Write() {
+absl::Status Run::Prepare() {
+  BEARING_ASSIGN_OR_RETURN(const std::string identity, EditIdentity(source_, plan_, options_.version));
+  return writer_->Prepare(UneditedFiles(plan_), identity).status();
+}
+
+// Are the part's bytes in the staged file, as an earlier run left them?
+bool Run::IsStored(const Part& part, uint64_t checksum, absl::Span<char> memory) const {
+  const std::string path = Concat(staged(), "/", plan_.copy.files[part.file].name);
+  const absl::StatusOr<sharding::FileDescriptor> file = sharding::OpenForReading(path);
+  if (!file.ok() || !sharding::ReadAt(*file, part.offset, memory, path).ok()) return false;
+  Checksum stored;
+  stored.Update(memory);
+  return stored.Finish() == checksum;
+}
+
+absl::Status Run::Report(const char* what, int64_t done, int64_t total, const std::atomic<bool>& stop) const {
+  if (stop) return absl::CancelledError("another rank failed");
+  return options_.progress ? options_.progress(what, done, total) : absl::OkStatus();
+}
+
+absl::Status Run::Write(const std::atomic<bool>& stop) {
   BEARING_ASSIGN_OR_RETURN(const std::set<size_t> cloned, writer_->ClonedFiles());
   for (const size_t file : cloned) outcome_.bytes_cloned += plan_.copy.files[file].size;
   parts_ = CutParts(plan_, cloned);
@@ -119,10 +115,26 @@ absl::Status Run::Write() {
   int64_t total = 0;
   for (size_t i = mine.begin; i < mine.end; ++i) total += parts_[i].num_bytes;
   for (const Part& part : parts_) outcome_.bytes_written += part.num_bytes;
-  WriteOptions write{.threads = options_.threads, .memory_bytes = options_.memory_bytes, .progress = {}};
-  if (options_.progress) write.progress = [&](int64_t done) { return options_.progress("write", done, total); };
-  const PartSink sink = [&](const Part& part, absl::Span<const char> bytes) {
-    return writer_->WritePart(part.file, part.offset, bytes);
+
+  BEARING_ASSIGN_OR_RETURN(const std::vector<std::string> journals, writer_->KeptNotes());
+  BEARING_ASSIGN_OR_RETURN(const auto written_before, PartJournal::Read(journals));
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<PartJournal> journal,
+                           PartJournal::Open(writer_->KeptNotePath(Concat("written-", group_.rank))));
+  std::mutex mutex;
+  std::vector<size_t> kept;
+  WriteOptions write{.threads = options_.threads, .memory_bytes = options_.memory_bytes, .keep = {}, .progress = {}};
+  write.progress = [&](int64_t done) { return Report("write", done, total, stop); };
+  write.keep = [&](size_t part, absl::Span<char> memory) -> std::optional<uint64_t> {
+    const auto found = written_before.find(part);
+    if (found == written_before.end() || !CanKeep(plan_, parts_[part])) return std::nullopt;
+    if (!IsStored(parts_[part], found->second, memory)) return std::nullopt;
+    const std::lock_guard<std::mutex> lock(mutex);
+    kept.push_back(part);
+    return found->second;
+  };
+  const PartSink sink = [&](size_t part, absl::Span<const char> bytes, uint64_t checksum) -> absl::Status {
+    BEARING_RETURN_IF_ERROR(writer_->WritePart(parts_[part].file, parts_[part].offset, bytes));
+    return journal->Add(part, checksum);
   };
   BEARING_ASSIGN_OR_RETURN(const std::vector<uint64_t> checksums,
                            WriteParts(source_, plan_, parts_, mine, editor_, sink, write));
@@ -130,10 +142,14 @@ absl::Status Run::Write() {
   nlohmann::json errors = nlohmann::json::array();
   for (const auto& [weight, error] : editor_.quantization_errors()) errors.push_back({weight, error.error, error.all});
   return WriteNote(staged(), "written", group_.rank,
-                   {{"begin", mine.begin}, {"checksums", checksums}, {"errors", errors}, {"peak_memory", PeakMemoryBytes()}});
+                   {{"begin", mine.begin},
+                    {"checksums", checksums},
+                    {"kept", kept},
+                    {"errors", errors},
+                    {"peak_memory", PeakMemoryBytes()}});
 }
 
-absl::Status Run::Verify() {
+absl::Status Run::Verify(const std::atomic<bool>& stop) {
   std::map<size_t, uint64_t> checksums;
   for (int rank = 0; rank < group_.ranks; ++rank) {
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json note, ReadNote(staged(), "written", rank));
@@ -149,7 +165,7 @@ absl::Status Run::Verify() {
     BEARING_ASSIGN_OR_RETURN(const FileCheck check, VerifyFile(staged(), plan_, file, parts_, checksums));
     note.push_back(ToJson(check));
     done += check.size;
-    if (options_.progress) BEARING_RETURN_IF_ERROR(options_.progress("verify", done, total));
+    BEARING_RETURN_IF_ERROR(Report("verify", done, total, stop));
   }
   return WriteNote(staged(), "verified", group_.rank, note);
 }
@@ -157,9 +173,11 @@ absl::Status Run::Verify() {
 // Rank 0 reads what the others found, and takes the notes away.
 absl::Status Run::Gather() {
   std::map<std::string, FileCheck> checks;
+  std::set<size_t> kept;
   for (int rank = 0; rank < group_.ranks; ++rank) {
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json written, ReadNote(staged(), "written", rank));
     outcome_.peak_memory_bytes = std::max(outcome_.peak_memory_bytes, written.at("peak_memory").get<int64_t>());
+    for (const nlohmann::json& part : written.at("kept")) kept.insert(part.get<size_t>());
     for (const nlohmann::json& error : written.at("errors")) {
       QuantizationError& sum = outcome_.quantization_errors[error.at(0).get<std::string>()];
       sum.error += error.at(1).get<double>();
@@ -180,6 +198,7 @@ absl::Status Run::Gather() {
       if (error) return absl::UnavailableError(Concat("cannot remove: file=", NotePath(staged(), what, rank)));
     }
   }
+  CountKept(kept);
   if (!options_.verify) return absl::OkStatus();
   for (const sharding::CopyPlan::File& file : plan_.copy.files) {
     const auto found = checks.find(file.name);
@@ -189,18 +208,33 @@ absl::Status Run::Gather() {
   return absl::OkStatus();
 }
 
+void Run::CountKept(const std::set<size_t>& kept) {
+  std::map<size_t, bool> whole;
+  for (size_t part = 0; part < parts_.size(); ++part) {
+    const bool is_kept = kept.contains(part);
+    if (is_kept) outcome_.bytes_kept += parts_[part].num_bytes;
+    const auto [file, first] = whole.try_emplace(parts_[part].file, is_kept);
+    file->second = file->second && is_kept;
+  }
+  outcome_.files_kept = std::count_if(whole.begin(), whole.end(), [](const auto& file) { return file.second; });
+}
+
 absl::StatusOr<EditOutcome> Run::All(const std::string& out_dir, const Describe& describe) {
-  auto writer = sharding::CheckpointWriter::Create(&source_, &plan_.copy, out_dir);
+  auto writer = sharding::CheckpointWriter::Create(
+      &source_, &plan_.copy, out_dir, options_.overwrite ? sharding::Existing::kReplace : sharding::Existing::kRefuse);
   BEARING_RETURN_IF_ERROR(group_.agree(writer.status()));
   writer_ = *std::move(writer);
   const auto start = std::chrono::steady_clock::now();
-  BEARING_RETURN_IF_ERROR(OnRank0([&] { return writer_->Prepare(UneditedFiles(plan_)); }));
-  BEARING_RETURN_IF_ERROR(group_.agree(Write()));
+  BEARING_RETURN_IF_ERROR(OnRank0([&] { return Prepare(); }));
+  BEARING_RETURN_IF_ERROR(WorkTogether(group_, [&](const std::atomic<bool>& stop) { return Write(stop); }));
   outcome_.write_seconds = SecondsSince(start);
   if (options_.verify) {
     const auto verify_start = std::chrono::steady_clock::now();
-    BEARING_RETURN_IF_ERROR(group_.agree(Verify()));
+    BEARING_RETURN_IF_ERROR(WorkTogether(group_, [&](const std::atomic<bool>& stop) { return Verify(stop); }));
     outcome_.verify_seconds = SecondsSince(verify_start);
+  }
+  if (options_.check) {
+    BEARING_ASSIGN_OR_RETURN(outcome_.logits, options_.check(staged()));
   }
   BEARING_RETURN_IF_ERROR(OnRank0([&]() -> absl::Status {
     BEARING_RETURN_IF_ERROR(Gather());

@@ -192,19 +192,22 @@ void PrintPlan(const EditPlan& plan, bool as_json) {
 }
 
 void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const EditOutcome& outcome) {
-  const double bytes = static_cast<double>(outcome.bytes_written);
+  const double bytes = static_cast<double>(outcome.bytes_written - outcome.bytes_kept);
   if (options.json) {
     nlohmann::json document = {{"out", options.out},
                                {"edited_tensors", plan.edited_tensors.size()},
                                {"bytes_written", outcome.bytes_written},
                                {"bytes_cloned", outcome.bytes_cloned},
+                               {"bytes_kept", outcome.bytes_kept},
+                               {"files_kept", outcome.files_kept},
                                {"write_seconds", outcome.write_seconds},
                                {"verify_seconds", outcome.verify_seconds},
                                {"peak_memory_bytes", outcome.peak_memory_bytes},
                                {"untied_embeddings", plan.untied}};
     if (!outcome.checked.empty()) {
       const nlohmann::json verification = VerificationJson(outcome);
-      for (const char* const key : {"largest_residue", "largest_residue_tensor", "all_finite", "quantization_error"}) {
+      for (const char* const key :
+           {"largest_residue", "largest_residue_tensor", "all_finite", "quantization_error", "logits"}) {
         if (verification.contains(key)) document[key] = verification[key];
       }
     }
@@ -213,6 +216,10 @@ void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const
   }
   std::cout << absl::StreamFormat("%d tensors edited, %.2f GB written in %.1f s (%.2f GB/s)\n", plan.edited_tensors.size(),
                                   bytes / 1e9, outcome.write_seconds, bytes / 1e9 / std::max(outcome.write_seconds, 1e-9));
+  if (outcome.bytes_kept > 0) {
+    std::cout << absl::StreamFormat("kept from an earlier run: %.2f GB, %d of %d files whole\n",
+                                    static_cast<double>(outcome.bytes_kept) / 1e9, outcome.files_kept, plan.copy.files.size());
+  }
   if (!outcome.checked.empty()) {
     const nlohmann::json verification = VerificationJson(outcome);
     std::cout << absl::StreamFormat("read back in %.1f s: largest residue %.2e (%s)\n", outcome.verify_seconds,
@@ -220,6 +227,11 @@ void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const
                                     verification["largest_residue_tensor"].is_null()
                                         ? "none measured"
                                         : verification["largest_residue_tensor"].get<std::string>());
+    if (!outcome.logits.is_null()) {
+      std::cout << absl::StreamFormat("logits differ from ablation by at most %.2e, from the original by %.2e\n",
+                                      outcome.logits["max_logit_difference_to_ablation"].get<double>(),
+                                      outcome.logits["max_logit_difference_to_baseline"].get<double>());
+    }
     if (verification.contains("quantization_error")) {
       std::cout << absl::StreamFormat("re-quantization error %.2e\n", verification["quantization_error"]["all"].get<double>());
     }
@@ -248,7 +260,24 @@ absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& req
   return WriteDirectionFile(plan, request.inputs.front(), options.out);
 }
 
-absl::Status Edit(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source) {
+absl::Status CanCheckLogits(const EditCommandOptions& options, const EditRequest& request, const EditPlan& plan) {
+  if (options.no_verify) return absl::InvalidArgumentError("--check-logits cannot be had with --no-verify");
+  if (!request.spec.IsWholeRemoval()) {
+    return absl::InvalidArgumentError(
+        "--check-logits compares with ablation, and needs an edit that removes all of the direction everywhere");
+  }
+  if (!plan.model.can_run) {
+    return absl::UnimplementedError(
+        absl::StrCat("--check-logits: models of this family can be edited, but not run: family=", plan.model.family));
+  }
+  if (options.keep_tied && plan.model.tied_embeddings && !plan.untied) {
+    return absl::InvalidArgumentError("--check-logits: with --keep-tied the output changes too, and differs from ablation");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Edit(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source,
+                  const WriteCheckpoint& write, const CheckLogits& check) {
   const auto& agree = group.agree;
   const absl::StatusOr<EditRequest> request = ReadRequest(options);
   BEARING_RETURN_IF_ERROR(agree(request.status()));
@@ -269,17 +298,24 @@ absl::Status Edit(const RankGroup& group, const EditCommandOptions& options, con
     return absl::OkStatus();
   }
 
+  if (options.check_logits) BEARING_RETURN_IF_ERROR(CanCheckLogits(options, *request, *plan));
   EditProgress progress(is_rank0 && !options.no_progress);
   EditOptions run;
   run.threads = ThreadsOf(options, group.ranks);
   run.verify = !options.no_verify;
+  run.version = options.version;
+  run.overwrite = options.overwrite;
   run.progress = [&](const char* what, int64_t done, int64_t total) { return progress.Show(what, done, total); };
-  BEARING_ASSIGN_OR_RETURN(
-      const EditOutcome outcome,
-      EditCheckpoint(source, *plan, options.out, group, run, [&](const EditOutcome& found, const std::string& folder) {
-        return WriteRecord(*plan, request->spec, found, inputs, folder,
-                           /*with_manifest=*/true);
-      }));
+  if (options.check_logits && check) {
+    run.check = [&](const std::string& staged) { return check(staged, *plan->basis); };
+  }
+  const WriteCheckpoint write_folder = [&](const CheckpointTask& task) {
+    return EditCheckpoint(source, task.plan, options.out, group, task.options,
+                          [&](const EditOutcome& found, const std::string& folder) {
+                            return WriteRecord(task.plan, task.spec, found, task.record, folder, /*with_manifest=*/true);
+                          });
+  };
+  BEARING_ASSIGN_OR_RETURN(const EditOutcome outcome, (write ? write : write_folder)({*plan, request->spec, inputs, run}));
   if (is_rank0) PrintOutcome(options, *plan, outcome);
   return absl::OkStatus();
 }
@@ -312,14 +348,17 @@ void AddEditOptions(CLI::App& command, EditCommandOptions& options) {
   command.add_flag("--keep-tied", options.keep_tied, "Leave a tied embedding tied");
   command.add_flag("--projector", options.projector, "Edit the image projector too");
   command.add_flag("--no-verify", options.no_verify, "Do not read the result back");
+  command.add_flag("--check-logits", options.check_logits, "Compare logits with those of the original under ablation");
+  command.add_flag("--overwrite", options.overwrite, "Replace a model that is at --out");
   command.add_flag("--dry-run", options.dry_run, "List the tensors that would change");
   command.add_flag("--no-progress", options.no_progress, "Show no progress");
   command.add_flag("--json", options.json, "Print JSON");
 }
 
-absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source) {
+absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source,
+                            const WriteCheckpoint& write, const CheckLogits& check) {
   try {
-    return Edit(group, options, source);
+    return Edit(group, options, source, write, check);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& error) {

@@ -4,12 +4,17 @@
 #define BEARING_WORKER_EDIT_EDIT_COMMAND_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "sharding/weight_files.h"
 #include "worker/edit/edit_checkpoint.h"
+#include "worker/edit/edit_plan.h"
+#include "worker/edit/edit_record.h"
+#include "worker/edit/edit_spec.h"
 
 namespace CLI {
 class App;
@@ -34,6 +39,8 @@ struct EditCommandOptions {
   bool keep_tied = false;
   bool projector = false;
   bool no_verify = false;
+  bool overwrite = false;
+  bool check_logits = false;
   bool dry_run = false;
   bool no_progress = false;
   bool json = false;
@@ -43,8 +50,24 @@ struct EditCommandOptions {
 // Adds the command's options to a command line.
 void AddEditOptions(CLI::App& command, EditCommandOptions& options);
 
-// Every rank calls it alike, with the files of `options.model`; rank 0 prints. Exceptions of libraries come out as Internal.
-absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source);
+// A checkpoint to write: what, how, and what it says about itself.
+struct CheckpointTask {
+  const EditPlan& plan;
+  const EditSpec& spec;
+  const RecordInputs& record;
+  const EditOptions& options;
+};
+
+// Writes it to a place that this command does not know. Collective; agreed errors.
+using WriteCheckpoint = std::function<absl::StatusOr<EditOutcome>(const CheckpointTask& task)>;
+
+// Compares what was written to `staged` with the original under ablation of `basis`, for the record. Collective; agreed errors.
+using CheckLogits = std::function<absl::StatusOr<nlohmann::json>(const std::string& staged, const Basis& basis)>;
+
+// Every rank calls it alike, with the files of `options.model`; rank 0 prints. A checkpoint goes to the folder `options.out`,
+// or where `write` puts it. Exceptions of libraries come out as Internal.
+absl::Status RunEditCommand(const RankGroup& group, const EditCommandOptions& options, const sharding::WeightFiles& source,
+                            const WriteCheckpoint& write = {}, const CheckLogits& check = {});
 
 }  // namespace bearing::edit
 

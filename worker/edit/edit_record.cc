@@ -14,11 +14,6 @@
 namespace bearing::edit {
 namespace {
 
-bool IsPlainRemoval(const EditSpec& spec) {
-  return !spec.directions.empty() && spec.strength == 1.0 && spec.components.empty() && spec.layers.empty() &&
-         spec.first_layer == 0 && !spec.last_layer && !spec.preserve_norms && !spec.addition;
-}
-
 // A YAML text that is none of YAML's own words or marks.
 std::string Quoted(const std::string& text) { return nlohmann::json(text).dump(); }
 
@@ -45,7 +40,7 @@ nlohmann::json SettingsJson(const EditSpec& spec) {
 }
 
 std::string OperationText(const EditSpec& spec) {
-  if (IsPlainRemoval(spec) && spec.directions.size() == 1) {
+  if (spec.IsWholeRemoval() && spec.directions.size() == 1) {
     return "directional ablation written into the weights: W' = W - r r^T W";
   }
   std::string text;
@@ -79,6 +74,7 @@ nlohmann::json VerificationJson(const EditOutcome& outcome) {
                            {"largest_residue_tensor", worst},
                            {"all_finite", finite},
                            {"tensors", tensors}};
+  if (!outcome.logits.is_null()) result["logits"] = outcome.logits;
   double error = 0;
   double all = 0;
   nlohmann::json quantized = nlohmann::json::object();
@@ -123,34 +119,17 @@ std::string CardText(const EditPlan& plan, const EditSpec& spec, const RecordInp
       inputs.base_model_digest);
 }
 
-absl::Status WriteRecord(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs,
-                         const std::string& folder, bool with_manifest) {
-  const nlohmann::json record = RecordJson(plan, spec, outcome, inputs);
-  BEARING_RETURN_IF_ERROR(sharding::WriteNewFile(Concat(folder, "/bearing.json"), record.dump(1) + "\n"));
-  BEARING_RETURN_IF_ERROR(sharding::WriteNewFile(Concat(folder, "/README.md"), CardText(plan, spec, inputs)));
-  if (!with_manifest) return absl::OkStatus();
-  std::map<std::string, const FileCheck*> checked;
-  for (const FileCheck& check : outcome.checked) checked.emplace(check.name, &check);
-  std::vector<std::string> names = outcome.files;
-  names.insert(names.end(), {"README.md", "bearing.json"});
-  std::sort(names.begin(), names.end());
-  nlohmann::json files = nlohmann::json::array();
-  for (const std::string& name : names) {
-    const std::string path = Concat(folder, "/", name);
-    const auto known = checked.find(name);
-    if (known != checked.end()) {
-      files.push_back({{"name", name}, {"size", known->second->size}, {"sha256", known->second->sha256}});
-      continue;
-    }
-    BEARING_ASSIGN_OR_RETURN(const sharding::FileDescriptor file, sharding::OpenForReading(path));
-    BEARING_ASSIGN_OR_RETURN(const int64_t size, sharding::FileSize(file, path));
-    // Weights that were not read back are not read for this either.
-    if (name.ends_with(".safetensors")) {
-      files.push_back({{"name", name}, {"size", size}, {"sha256", nullptr}});
-      continue;
-    }
-    BEARING_ASSIGN_OR_RETURN(const std::string sha256, sharding::Sha256OfFile(path));
-    files.push_back({{"name", name}, {"size", size}, {"sha256", sha256}});
+std::string RecordText(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs) {
+  return RecordJson(plan, spec, outcome, inputs).dump(1) + "\n";
+}
+
+std::string ManifestText(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs,
+                         std::vector<FileCheck> files) {
+  std::sort(files.begin(), files.end(), [](const FileCheck& a, const FileCheck& b) { return a.name < b.name; });
+  nlohmann::json listed = nlohmann::json::array();
+  for (const FileCheck& file : files) {
+    listed.push_back({{"name", file.name}, {"size", file.size}, {"sha256", nullptr}});
+    if (!file.sha256.empty()) listed.back()["sha256"] = file.sha256;
   }
   nlohmann::json manifest = {
       {"format", "bearing-manifest/1"},
@@ -160,9 +139,37 @@ absl::Status WriteRecord(const EditPlan& plan, const EditSpec& spec, const EditO
         {"model", {{"name", inputs.base_model}, {"digest", inputs.base_model_digest}, {"family", plan.model.family}}},
         {"direction", inputs.direction},
         {"settings", SettingsJson(spec)}}},
-      {"files", files}};
-  if (record.contains("verification")) manifest["verification"] = record["verification"];
-  return sharding::WriteNewFile(Concat(folder, "/manifest.json"), manifest.dump(1) + "\n");
+      {"files", listed}};
+  if (!outcome.checked.empty()) manifest["verification"] = VerificationJson(outcome);
+  return manifest.dump(1) + "\n";
+}
+
+absl::Status WriteRecord(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs,
+                         const std::string& folder, bool with_manifest) {
+  BEARING_RETURN_IF_ERROR(sharding::WriteNewFile(Concat(folder, "/bearing.json"), RecordText(plan, spec, outcome, inputs)));
+  BEARING_RETURN_IF_ERROR(sharding::WriteNewFile(Concat(folder, "/README.md"), CardText(plan, spec, inputs)));
+  if (!with_manifest) return absl::OkStatus();
+  std::map<std::string, const FileCheck*> checked;
+  for (const FileCheck& check : outcome.checked) checked.emplace(check.name, &check);
+  std::vector<std::string> names = outcome.files;
+  names.insert(names.end(), {"README.md", "bearing.json"});
+  std::vector<FileCheck> files;
+  for (const std::string& name : names) {
+    if (const auto known = checked.find(name); known != checked.end()) {
+      files.push_back({.name = name, .size = known->second->size, .sha256 = known->second->sha256, .tensors = {}});
+      continue;
+    }
+    const std::string path = Concat(folder, "/", name);
+    BEARING_ASSIGN_OR_RETURN(const sharding::FileDescriptor file, sharding::OpenForReading(path));
+    FileCheck check{.name = name, .size = 0, .sha256 = {}, .tensors = {}};
+    BEARING_ASSIGN_OR_RETURN(check.size, sharding::FileSize(file, path));
+    // Weights that were not read back are not read for this either.
+    if (!name.ends_with(".safetensors")) {
+      BEARING_ASSIGN_OR_RETURN(check.sha256, sharding::Sha256OfFile(path));
+    }
+    files.push_back(std::move(check));
+  }
+  return sharding::WriteNewFile(Concat(folder, "/manifest.json"), ManifestText(plan, spec, outcome, inputs, std::move(files)));
 }
 
 }  // namespace bearing::edit

@@ -6,6 +6,7 @@
 #define BEARING_WORKER_EDIT_EDIT_RECORD_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "nlohmann/json.hpp"
@@ -34,7 +35,13 @@ std::string OperationText(const EditSpec& spec);
 nlohmann::json VerificationJson(const EditOutcome& outcome);
 
 nlohmann::json RecordJson(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs);
+std::string RecordText(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome,
+                       const RecordInputs& inputs);  // bearing.json
 std::string CardText(const EditPlan& plan, const EditSpec& spec, const RecordInputs& inputs);
+
+// manifest.json of a checkpoint that is no part of a job: these files, sorted by name. A file without sha256 was not read.
+std::string ManifestText(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs,
+                         std::vector<FileCheck> files);
 
 // Writes bearing.json and README.md into the staged folder, and the manifest when asked for.
 absl::Status WriteRecord(const EditPlan& plan, const EditSpec& spec, const EditOutcome& outcome, const RecordInputs& inputs,

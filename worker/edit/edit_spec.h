@@ -39,6 +39,11 @@ struct EditSpec {
   QuantizedOutput quantized = QuantizedOutput::kKeep;
   std::optional<Addition> addition;
 
+  // All of the directions out of everything that writes them, and nothing else: then the edited model is the ablated one.
+  bool IsWholeRemoval() const {
+    return !directions.empty() && strength == 1.0 && components.empty() && layers.empty() && first_layer == 0 && !last_layer &&
+           !preserve_norms && !addition;
+  }
   bool ReachesLayer(int64_t layer) const {
     const int64_t counted = layer < 0 ? 0 : layer;
     return counted >= first_layer && (!last_layer || counted <= *last_layer);

@@ -82,4 +82,19 @@ PartRange PartsOfRank(const std::vector<Part>& parts, int rank, int ranks) {
   return range;
 }
 
+std::vector<size_t> FilesOfRank(const EditPlan& plan, int rank, int ranks) {
+  std::vector<size_t> order(plan.copy.files.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return plan.copy.files[a].size > plan.copy.files[b].size; });
+  std::vector<int64_t> load(static_cast<size_t>(ranks));
+  std::vector<size_t> mine;
+  for (const size_t file : order) {
+    const auto least = std::min_element(load.begin(), load.end());
+    *least += plan.copy.files[file].size;
+    if (least - load.begin() == rank) mine.push_back(file);
+  }
+  return mine;
+}
+
 }  // namespace bearing::edit

@@ -40,6 +40,9 @@ struct PartRange {
 };
 PartRange PartsOfRank(const std::vector<Part>& parts, int rank, int ranks);
 
+// The files of a rank, where a file is not shared: largest first, each to the rank with least so far.
+std::vector<size_t> FilesOfRank(const EditPlan& plan, int rank, int ranks);
+
 }  // namespace bearing::edit
 
 #endif  // BEARING_WORKER_EDIT_PARTS_H_

@@ -9,17 +9,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
+#include "worker/edit/file_meter.h"
 #include "worker/edit/parts.h"
 
 namespace bearing::edit {
-
-struct TensorCheck {
-  std::string tensor;
-  double residue = 0;  // |B^T W'| / |W'| (Frobenius), as stored; behind a norm with gain g, B is that of g * r.
-  bool finite = true;
-  bool limited = false;  // Nothing should be left but rounding.
-  double limit = 0;
-};
 
 struct FileCheck {
   std::string name;
@@ -27,6 +21,10 @@ struct FileCheck {
   std::string sha256;
   std::vector<TensorCheck> tensors;
 };
+
+// For notes between ranks and runs. FromJson throws where a note is none.
+nlohmann::json ToJson(const FileCheck& check);
+FileCheck FromJson(const nlohmann::json& note);
 
 // One file of the copy in `folder`. `parts` are those of all files; `checksums` gives them by index, and those not in it are
 // not compared. DataLoss naming file and tensor when a part differs, a value is not finite, or more is left than rounding

@@ -62,8 +62,8 @@ class PartWriter {
 
  private:
   void Work();
-  absl::Status MakePart(const Part& part, absl::Span<char> out);
-  absl::Status Finish(size_t index, absl::Span<const char> bytes);
+  absl::StatusOr<uint64_t> WritePart(size_t index, absl::Span<char> bytes);
+  absl::Status CountDone(size_t index);
 
   const sharding::WeightFiles& source_;
   const EditPlan& plan_;
@@ -81,27 +81,20 @@ class PartWriter {
   std::atomic<bool> stop_ = false;
 };
 
-absl::Status PartWriter::MakePart(const Part& part, absl::Span<char> out) {
-  for (const Piece& piece : part.pieces) {
-    const absl::Span<char> bytes = out.subspan(0, static_cast<size_t>(piece.end - piece.begin));
-    out.remove_prefix(bytes.size());
-    if (piece.tensor < 0) {
-      std::memcpy(bytes.data(), plan_.copy.files[part.file].framed_header.data(), bytes.size());
-      continue;
-    }
-    const auto index = static_cast<size_t>(piece.tensor);
-    const sharding::OutputTensor& tensor = plan_.copy.tensors[index];
-    const auto edit = plan_.edits.find(index);
-    const absl::Status made = edit != plan_.edits.end()
-                                  ? editor_.Make(edit->second, piece.begin, bytes)
-                                  : source_.Read(tensor.source->shard, tensor.source->offset + piece.begin, bytes);
-    if (!made.ok()) return absl::Status(made.code(), Concat(made.message(), " tensor=", tensor.name));
+// Its checksum.
+absl::StatusOr<uint64_t> PartWriter::WritePart(size_t index, absl::Span<char> bytes) {
+  if (options_.keep) {
+    if (const std::optional<uint64_t> kept = options_.keep(index, bytes)) return *kept;
   }
-  return absl::OkStatus();
+  BEARING_RETURN_IF_ERROR(MakePart(source_, plan_, parts_[index], editor_, bytes));
+  Checksum checksum;
+  checksum.Update(bytes);
+  const uint64_t sum = checksum.Finish();
+  BEARING_RETURN_IF_ERROR(sink_(index, bytes, sum));
+  return sum;
 }
 
-absl::Status PartWriter::Finish(size_t index, absl::Span<const char> bytes) {
-  BEARING_RETURN_IF_ERROR(sink_(parts_[index], bytes));
+absl::Status PartWriter::CountDone(size_t index) {
   const std::lock_guard<std::mutex> lock(mutex_);
   done_bytes_ += parts_[index].num_bytes;
   return options_.progress ? options_.progress(done_bytes_) : absl::OkStatus();
@@ -114,12 +107,11 @@ void PartWriter::Work() {
     absl::Status status;
     try {
       const sharding::DirectBuffer buffer(part.num_bytes, part.offset);
-      status = MakePart(part, buffer.bytes());
+      const absl::StatusOr<uint64_t> checksum = WritePart(index, buffer.bytes());
+      status = checksum.status();
       if (status.ok()) {
-        Checksum checksum;
-        checksum.Update(buffer.bytes());
-        checksums_[index - range_.begin] = checksum.Finish();
-        status = Finish(index, buffer.bytes());
+        checksums_[index - range_.begin] = *checksum;
+        status = CountDone(index);
       }
     } catch (const std::bad_alloc&) {
       status = absl::ResourceExhaustedError("out of memory");
@@ -176,6 +168,26 @@ uint64_t Checksum::Finish() {
   uint64_t sum = size_;
   for (const uint64_t chain : chains_) sum = (sum ^ chain ^ (chain >> 29)) * kChecksumFactor;
   return sum;
+}
+
+absl::Status MakePart(const sharding::WeightFiles& source, const EditPlan& plan, const Part& part, TensorEditor& editor,
+                      absl::Span<char> out) {
+  for (const Piece& piece : part.pieces) {
+    const absl::Span<char> bytes = out.subspan(0, static_cast<size_t>(piece.end - piece.begin));
+    out.remove_prefix(bytes.size());
+    if (piece.tensor < 0) {
+      std::memcpy(bytes.data(), plan.copy.files[part.file].framed_header.data(), bytes.size());
+      continue;
+    }
+    const auto index = static_cast<size_t>(piece.tensor);
+    const sharding::OutputTensor& tensor = plan.copy.tensors[index];
+    const auto edit = plan.edits.find(index);
+    const absl::Status made = edit != plan.edits.end()
+                                  ? editor.Make(edit->second, piece.begin, bytes)
+                                  : source.Read(tensor.source->shard, tensor.source->offset + piece.begin, bytes);
+    if (!made.ok()) return absl::Status(made.code(), Concat(made.message(), " tensor=", tensor.name));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<uint64_t>> WriteParts(const sharding::WeightFiles& source, const EditPlan& plan,

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,13 +18,17 @@
 
 namespace bearing::edit {
 
-// Takes a part; called from several threads, for parts that do not overlap. The memory is a sharding::DirectBuffer of the
-// part's offset, so that a local file can be written directly.
-using PartSink = std::function<absl::Status(const Part& part, absl::Span<const char> bytes)>;
+// Takes a part (by its number); called from several threads, for parts that do not overlap. The memory is a
+// sharding::DirectBuffer of the part's offset, so that a local file can be written directly.
+using PartSink = std::function<absl::Status(size_t part, absl::Span<const char> bytes, uint64_t checksum)>;
+
+// Is the part there already, with what checksum? May use `memory`, which is of the part's size. Called from several threads.
+using KeepPart = std::function<std::optional<uint64_t>(size_t part, absl::Span<char> memory)>;
 
 struct WriteOptions {
   int threads = 3;
   int64_t memory_bytes = sharding::kEditMemoryBytes;
+  KeepPart keep;  // Parts that are there are neither made nor given to the sink.
   // After each part, with the bytes of all parts so far; a bad status stops. Called by one thread at a time.
   std::function<absl::Status(int64_t)> progress;
 };
@@ -42,6 +47,10 @@ class Checksum {
   size_t rest_size_ = 0;
   uint64_t size_ = 0;
 };
+
+// Fills `out` with the bytes of a part.
+absl::Status MakePart(const sharding::WeightFiles& source, const EditPlan& plan, const Part& part, TensorEditor& editor,
+                      absl::Span<char> out);
 
 // The checksums of the parts, in order.
 absl::StatusOr<std::vector<uint64_t>> WriteParts(const sharding::WeightFiles& source, const EditPlan& plan,

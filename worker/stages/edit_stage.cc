@@ -14,6 +14,7 @@
 #include "worker/stages/edit_spec_of.h"
 #include "worker/stages/model_card.h"
 #include "worker/stages/stages.h"
+#include "worker/version.h"
 
 namespace bearing::worker {
 namespace {
@@ -56,6 +57,7 @@ absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
   options.threads =
       static_cast<int>(sharding::EditThreads(static_cast<int>(std::thread::hardware_concurrency()) / group.ranks));
   options.progress = [&](const char* what, int64_t done, int64_t total) { return ReportEdit(context, what, done, total); };
+  options.version = kVersion;
   StageFiles files;
   BEARING_RETURN_IF_ERROR(edit::EditCheckpoint(source, *plan, out, group, options,
                                                [&](const edit::EditOutcome& outcome, const std::string& staged) {

@@ -40,8 +40,8 @@ absl::StatusOr<bearing::v1::JobResult> ReadResult(const JobContext& context) {
       if (key == "negative addition") result.set_negative_added(share);
     }
   }
-  result.set_manifest(context.output->PathOf("manifest.json"));
-  result.set_report(context.output->PathOf("report.html"));
+  result.set_manifest(absl::StrCat(context.spec.output(), "/manifest.json"));
+  result.set_report(absl::StrCat(context.spec.output(), "/report.html"));
   return result;
 }
 

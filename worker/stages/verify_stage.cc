@@ -4,11 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
+#include "worker/logit_check.h"
 #include "worker/stages/chosen_direction.h"
 #include "worker/stages/edit_spec_of.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
-#include "worker/steer/concept_metric.h"
 
 namespace bearing::worker {
 namespace {
@@ -16,26 +16,8 @@ namespace {
 // Prompts a side whose logits are compared.
 constexpr size_t kProbePrompts = 8;
 
-struct Probe {
-  at::Tensor logits_NV;  // This rank's columns.
-  at::Tensor probabilities_NV;
-};
-
-absl::StatusOr<Probe> RunProbe(model::Decoder& decoder, const steer::Rows& rows, const model::Intervention& intervention) {
-  const steer::RowBatcher batcher(decoder.config(), rows, /*keep=*/1);
-  model::PackedBatch batch;
-  std::vector<int> segments;
-  std::vector<int64_t> read;
-  batcher.AppendGroup({0, rows.size()}, intervention, batch, segments, read);
-  BEARING_ASSIGN_OR_RETURN(const at::Tensor last, decoder.Run(batch, read, {}));
-  Probe probe;
-  probe.logits_NV = decoder.LocalLogits(last);
-  BEARING_ASSIGN_OR_RETURN(probe.probabilities_NV, steer::SoftmaxInPlace(decoder, probe.logits_NV.clone()));
-  return probe;
-}
-
-absl::StatusOr<nlohmann::json> CompareLogits(JobContext& context, const sharding::CheckpointReader& edited,
-                                             const ChosenDirection& direction) {
+absl::StatusOr<nlohmann::json> CheckLogits(JobContext& context, const sharding::CheckpointReader& edited,
+                                           const ChosenDirection& direction) {
   steer::Rows rows;
   for (const auto* side : {&context.spec.prompts().positive(), &context.spec.prompts().negative()}) {
     BEARING_ASSIGN_OR_RETURN(const PromptRows prompts, LoadPromptRows(context, side->validation()));
@@ -43,8 +25,8 @@ absl::StatusOr<nlohmann::json> CompareLogits(JobContext& context, const sharding
     rows.insert(rows.end(), prompts.rows.begin(), prompts.rows.begin() + static_cast<std::ptrdiff_t>(n));
   }
   BEARING_ASSIGN_OR_RETURN(model::Decoder * decoder, context.GetDecoder());
-  BEARING_ASSIGN_OR_RETURN(const Probe baseline, RunProbe(*decoder, rows, {}));
-  BEARING_ASSIGN_OR_RETURN(const Probe ablated, RunProbe(*decoder, rows, direction.Ablation()));
+  BEARING_ASSIGN_OR_RETURN(const LogitProbe baseline, RunLogitProbe(*decoder, rows, {}));
+  BEARING_ASSIGN_OR_RETURN(const LogitProbe ablated, RunLogitProbe(*decoder, rows, direction.Ablation()));
   const model::GemmPath path = decoder->gemm_path();
   const model::Residency residency = decoder->residency();
   context.DropDecoder();  // Two models need not fit at once.
@@ -55,22 +37,8 @@ absl::StatusOr<nlohmann::json> CompareLogits(JobContext& context, const sharding
   options.residency = residency;
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<model::Decoder> check,
                            model::Decoder::Load(edited, context.plan, *context.grid.tensor_parallel, options));
-  BEARING_ASSIGN_OR_RETURN(const Probe written, RunProbe(*check, rows, {}));
-  const auto largest = [&](const Probe& other) -> absl::StatusOr<double> {
-    at::Tensor difference = at::amax(at::abs(written.logits_NV - other.logits_NV)).reshape({1}).contiguous();
-    BEARING_RETURN_IF_ERROR(context.comm->AllReduce(difference, comm::ReduceOp::kMax));
-    return static_cast<double>(difference.item<float>());
-  };
-  BEARING_ASSIGN_OR_RETURN(const double to_ablated, largest(ablated));
-  BEARING_ASSIGN_OR_RETURN(const double to_baseline, largest(baseline));
-  BEARING_ASSIGN_OR_RETURN(const std::vector<double> kl,
-                           steer::RowKl(*check, ablated.probabilities_NV, written.probabilities_NV));
-  double sum = 0;
-  for (const double v : kl) sum += v;
-  return nlohmann::json{{"prompts", rows.size()},
-                        {"max_logit_difference_to_ablation", to_ablated},
-                        {"max_logit_difference_to_baseline", to_baseline},
-                        {"mean_kl_to_ablation", sum / static_cast<double>(kl.size())}};
+  BEARING_ASSIGN_OR_RETURN(const LogitProbe written, RunLogitProbe(*check, rows, {}));
+  return CompareLogits(*check, *context.comm, written, ablated, baseline);
 }
 
 }  // namespace
@@ -86,7 +54,7 @@ absl::StatusOr<StageFiles> RunVerify(JobContext& context) {
   // A model that stays tied has its unembedding changed too: its logits then differ from ablation by design.
   const bool stays_tied = context.reader->config().tied_embeddings && context.spec.edit().keep_tied();
   if (!stays_tied && IsWholeRemoval(context.spec.edit())) {
-    BEARING_ASSIGN_OR_RETURN(logits, CompareLogits(context, **edited, direction));
+    BEARING_ASSIGN_OR_RETURN(logits, CheckLogits(context, **edited, direction));
   }
   BEARING_RETURN_IF_ERROR(context.OnRank0([&]() -> absl::Status {
     // The edit stage read everything back before the folder got its name.
