@@ -57,12 +57,18 @@ class Folder:
         assert hashes(self.path) == expected
         assert not pathlib.Path(f"{self.path}.partial").exists()
 
+    def is_begun(self):
+        return any(pathlib.Path(f"{self.path}.partial").glob(".note-*"))
+
     def clear(self):
         shutil.rmtree(self.path, ignore_errors=True)
         shutil.rmtree(f"{self.path}.partial", ignore_errors=True)
 
 
 class Bucket(publish_runs.Bucket):
+    def is_begun(self):
+        return bool(self.keys())
+
     def check_no_half_set(self, expected):
         return publish_runs.check_no_half_set(self, expected)
 
@@ -90,9 +96,11 @@ class Editor:
         text, errors = process.communicate(timeout=300)
         return process.returncode, text, errors
 
-    def kill_after(self, seconds, out, ranks, generator):
-        """True when it was killed, False when it was faster."""
+    def kill_after(self, begun, seconds, out, ranks, generator):
+        """Kills it so long after `begun`. True when it was killed, False when it was faster."""
         process, mark = self.start(out, ranks)
+        while process.poll() is None and not begun():
+            time.sleep(0.002)
         try:
             process.communicate(timeout=seconds)
             return False
@@ -112,9 +120,13 @@ def kill_runs(editor, places, expected, kills, seed):
     """`places` gives new destinations. The number of kills, of faster runs, of destinations, and of reruns that kept something."""
     generator = random.Random(seed)
     place = next(places)
+    process, _ = editor.start(place.address, 1)
     start = time.monotonic()
-    code, _, errors = editor.run(place.address, 1)
-    assert code == 0, errors
+    while process.poll() is None and not place.is_begun():
+        time.sleep(0.002)
+    begin = time.monotonic() - start
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     whole = time.monotonic() - start
     place.check_finished(expected)
     place.clear()
@@ -125,7 +137,12 @@ def kill_runs(editor, places, expected, kills, seed):
         finished = False
         # Several deaths before it may finish, each at a moment of its own and with as many ranks as it likes.
         for _ in range(generator.randint(1, 3)):
-            if editor.kill_after(generator.uniform(0.1, 1.1) * whole, place.address, generator.choice((1, 1, 2)), generator):
+            # Most of the time goes by before the first byte is written: two of three kills come behind it.
+            if generator.random() < 0.33:
+                begun, seconds = (lambda: True), generator.uniform(0, 1.1) * whole
+            else:
+                begun, seconds = place.is_begun, generator.uniform(0, 1.1) * (whole - begin)
+            if editor.kill_after(begun, seconds, place.address, generator.choice((1, 1, 2)), generator):
                 killed += 1
             else:
                 faster += 1
@@ -137,6 +154,7 @@ def kill_runs(editor, places, expected, kills, seed):
             resumed += json.loads(text)["bytes_kept"] > 0
         place.check_finished(expected)
         place.clear()
+    assert resumed > 0 or kills < 30, "nothing was ever kept: the kills come at the wrong moments"
     return f"seed {seed}: {killed} kills and {faster} runs that were faster, at {runs} destinations, {resumed} of them resumed"
 
 
