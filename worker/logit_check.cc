@@ -15,14 +15,14 @@
 namespace bearing::worker {
 namespace {
 
-constexpr int64_t kRows = 16;
+constexpr int64_t kCheckedRows = 16;
 constexpr int64_t kShortestRow = 5;
 
 // Tokens from a linear congruential generator: the same on every rank and machine.
 steer::Rows DrawRows(int64_t vocabulary) {
   uint64_t state = 1;
   steer::Rows rows;
-  for (int64_t r = 0; r < kRows; ++r) {
+  for (int64_t r = 0; r < kCheckedRows; ++r) {
     std::vector<int32_t> row;
     for (int64_t t = 0; t < kShortestRow + r; ++t) {
       state = state * 6364136223846793005u + 1442695040888963407u;

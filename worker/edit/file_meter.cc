@@ -57,6 +57,9 @@ void DecodeRow(const TensorEdit& edit, absl::Span<const float> scales, int64_t r
   }
 }
 
+}  // namespace
+
+// Not in an unnamed namespace: a member of FileMeter::Impl is of this type, and several sources may be compiled as one.
 // Measures the rows of one edited tensor as they come. `scales`: of a quantized one, as numbers; of MXFP4 their bytes.
 class TensorMeter {
  public:
@@ -148,6 +151,8 @@ TensorCheck TensorMeter::Finish(const std::string& name) {
   check.limit = LimitOf(edit_.dtype, edit_.basis->d);
   return check;
 }
+
+namespace {
 
 absl::Status CheckTensor(const TensorCheck& check, const std::string& path) {
   if (!check.finite)
