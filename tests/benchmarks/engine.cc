@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -152,6 +153,7 @@ class Engine {
     answer["peak_bytes"] =
         std::vector<int64_t>(peaks.const_data_ptr<int64_t>(), peaks.const_data_ptr<int64_t>() + peaks.numel());
     answer["threads"] = at::get_num_threads();
+    answer["process_cpu_seconds"] = static_cast<double>(std::clock()) / CLOCKS_PER_SEC;  // Of rank 0, since it began.
     if (comm_.rank() == 0) std::cout << answer.dump() << std::endl;
     return absl::OkStatus();
   }

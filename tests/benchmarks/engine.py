@@ -38,18 +38,16 @@ class Engine:
 
     def ask(self, do, **arguments):
         """The engine's answer, for one rank with the processor time that the work took."""
-        before = self._cpu_seconds()
+        before = self._cpu
         self.process.stdin.write(json.dumps({"do": do} | arguments) + "\n")
         self.process.stdin.flush()
         answer = self._answer()
-        return answer if self.ranks > 1 else answer | {"cpu_seconds": self._cpu_seconds() - before}
-
-    def _cpu_seconds(self):
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return answer if self.ranks > 1 else answer | {"cpu_seconds": self._cpu - before}
 
     def _answer(self):
         line = self.process.stdout.readline()
         if not line:
             raise EngineError(f"the engine ended with {self.process.wait()}: {' '.join(map(str, self.process.args))}")
-        return json.loads(line)
+        answer = json.loads(line)
+        self._cpu = answer["process_cpu_seconds"]
+        return answer
