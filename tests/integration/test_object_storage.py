@@ -110,6 +110,37 @@ def test_shards_without_a_change_are_copied_inside_the_store(server, model_addre
     assert told["bytes_cloned"] + told["bytes_written"] == sum(p.stat().st_size for p in (tmp_path / "edited").glob("*.safetensors"))
 
 
+def test_quantized_weights_to_a_bucket(server, tmp_path):
+    """Their scales are made a second time, to measure what is written."""
+    pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+    model = tmp_path / "model"
+    shutil.copytree(support.TINY / "qwen2-untied", model)
+    tensors, small = load_file(model / "model.safetensors"), {}
+    for name, w in tensors.items():
+        if "_proj.weight" in name:
+            scale = w.abs().amax(1, keepdim=True) / 448
+            small[name], small[name + "_scale"] = (w / scale).to(torch.float8_e4m3fn), scale
+        else:
+            small[name] = w
+    save_file(small, model / "model.safetensors", metadata={"format": "pt"})
+    config = support.read_json(model / "config.json")
+    config["quantization_config"] = {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}
+    support.write_json(model / "config.json", config)
+    arguments = ["edit", "--model", model, "--direction", support.TINY / "directions" / "qwen2-untied.safetensors"]
+    local = support.bearing(*arguments, "--out", tmp_path / "edited")
+    assert local.code == 0, local.text
+    remote = support.bearing(*arguments, "--out", f"s3://{object_servers.BUCKET}/quantized")
+    assert remote.code == 0, remote.text
+    there, here = hashes_in_bucket(server, "quantized"), hashes_in_folder(tmp_path / "edited")
+    assert there.keys() == here.keys() and there["model.safetensors"] == here["model.safetensors"]
+    record = json.loads(server.get_object(Bucket=object_servers.BUCKET, Key="quantized/bearing.json")["Body"].read())["verification"]
+    wanted = support.read_json(tmp_path / "edited" / "bearing.json")["verification"]
+    assert record["tensors"] == wanted["tensors"] and len(wanted["tensors"]) > 0
+    assert record["quantization_error"]["all"] == pytest.approx(wanted["quantization_error"]["all"], rel=1e-9)
+
+
 def test_direction_and_mean_at_addresses(server, tmp_path):
     upload(server, DIRECTION.parent, "directions")
     address = f"s3://{object_servers.BUCKET}/directions/{DIRECTION.name}"
