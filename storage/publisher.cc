@@ -178,8 +178,18 @@ absl::Status Publisher::Explained(const absl::Status& error) {
   if (options_.overwrite) return error;
   // A winner tidies up when it has finished, under the hands of those who are still at work.
   const absl::Status other = FinishedByOther();
-  if (absl::IsAlreadyExists(other) || absl::IsAlreadyExists(error)) Discard().IgnoreError();
+  // Once this attempt has claimed the place, a rerun needs what is staged, whatever a request said that went wrong meanwhile.
+  if ((absl::IsAlreadyExists(other) || absl::IsAlreadyExists(error)) && !MayHoldClaim()) Discard().IgnoreError();
   return absl::IsAlreadyExists(other) ? other : error;
+}
+
+// Also where it cannot be read.
+bool Publisher::MayHoldClaim() const {
+  const absl::StatusOr<std::optional<std::string>> commit = ReadIfThere(CommitKey());
+  if (!commit.ok()) return true;
+  if (!commit->has_value()) return false;
+  const json record = json::parse(**commit, nullptr, /*allow_exceptions=*/false);
+  return !record.is_object() || !record.contains("attempt") || record["attempt"] == attempt_;
 }
 
 absl::Status Publisher::Discard() { return DeleteBelow(AttemptKey()); }

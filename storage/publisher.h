@@ -121,6 +121,7 @@ class Publisher {
   absl::Status SweepUploads(const std::string& prefix, bool staged_too = true);
   absl::Status DeleteBelow(const std::string& prefix);
   absl::Status FinishedByOther() const;
+  bool MayHoldClaim() const;
 
   Location destination_;
   std::string attempt_;
