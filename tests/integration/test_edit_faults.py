@@ -24,8 +24,8 @@ MODEL = support.TINY / "llama-sharded"
 DIRECTION = support.TINY / "directions" / "llama-sharded.safetensors"
 # What goes away by trying again; everything else may end in an error.
 MUST_SUCCEED = {"503", "500", "reset", "reset_after", "cut", "slow"}
-# What 409 and 412 mean depends on the request: somebody else was first, or an object changed while it was read.
-WORDS = {"403": "status=403", "expired": "expired token", "409": "", "412": ""}
+# An expired token is named as the store names it, or by us. What 409 and 412 mean depends on the request: somebody else was first, or an object changed while it was read.
+WORDS = {"403": "status=403", "expired": "xpired", "409": "", "412": ""}
 
 
 def edit(environment, model, out):
