@@ -30,6 +30,8 @@ class JobObserver {
   virtual ~JobObserver() = default;
   virtual void OnProgress(const bearing::v1::Progress& progress) = 0;
   virtual void OnStageDone(const bearing::v1::StageTime& time) = 0;
+  // A line for the job's log; level is "info", "warning" or "error". Never prompts or answers.
+  virtual void OnLog(const std::string& level, const std::string& text) {}
   // The user cancelled the job, or the lease was lost (message says which).
   virtual absl::Status ShouldStop() = 0;
 };

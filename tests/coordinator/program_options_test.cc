@@ -94,12 +94,12 @@ TEST(ListenAddressTest, KnowsLoopback) {
 }
 
 TEST(PageTokenTest, BelongsToItsFilter) {
-  const std::string token = MakePageToken(bearing::v1::JOB_STATE_QUEUED, 42);
-  EXPECT_EQ(ParsePageToken(token, bearing::v1::JOB_STATE_QUEUED).value(), 42);
-  EXPECT_EQ(ParsePageToken("", bearing::v1::JOB_STATE_QUEUED).value(), 0);
-  EXPECT_EQ(ParsePageToken(token, bearing::v1::JOB_STATE_FAILED).status().code(), absl::StatusCode::kInvalidArgument);
+  const std::string token = MakePageToken({bearing::v1::JOB_STATE_QUEUED, {}}, 42);
+  EXPECT_EQ(ParsePageToken(token, {bearing::v1::JOB_STATE_QUEUED, {}}).value(), 42);
+  EXPECT_EQ(ParsePageToken("", {bearing::v1::JOB_STATE_QUEUED, {}}).value(), 0);
+  EXPECT_EQ(ParsePageToken(token, {bearing::v1::JOB_STATE_FAILED, {}}).status().code(), absl::StatusCode::kInvalidArgument);
   for (const char* junk : {"x", "MS8x", "MS8xLy01", "!!!"}) {
-    EXPECT_FALSE(ParsePageToken(junk, bearing::v1::JOB_STATE_QUEUED).ok()) << junk;
+    EXPECT_FALSE(ParsePageToken(junk, {bearing::v1::JOB_STATE_QUEUED, {}}).ok()) << junk;
   }
 }
 

@@ -1,0 +1,50 @@
+// A client's line to the coordinator: the channel with its credentials, and the token of each call.
+//
+// TLS is used when a CA, a certificate or `tls` is given; files are read again when they change. A token goes in plaintext to
+// this machine alone, unless that is allowed. Thread-safe.
+#ifndef BEARING_RPC_CLIENT_CONNECTION_H_
+#define BEARING_RPC_CLIENT_CONNECTION_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace bearing::rpc {
+
+struct ClientSecurity {
+  bool tls = false;        // With the system's CAs when there is no ca_file.
+  std::string ca_file;     // PEM; whom to trust.
+  std::string cert_file;   // PEM; who we are, with key_file.
+  std::string key_file;
+  std::string token_file;  // Its first line is the token.
+  bool allow_plaintext = false;  // Send a token unencrypted to another machine.
+};
+
+// What BEARING_CA_FILE, BEARING_CERT_FILE, BEARING_KEY_FILE, BEARING_TOKEN_FILE and BEARING_TLS say, where `given` says nothing.
+ClientSecurity WithEnvironment(ClientSecurity given);
+
+class ClientConnection {
+ public:
+  // InvalidArgument or NotFound for files that cannot be used; connects later. `server` is HOST:PORT.
+  static absl::StatusOr<std::unique_ptr<ClientConnection>> Open(const std::string& server, const ClientSecurity& security);
+
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+
+  // Adds the token to a call. The file is read anew, as tokens are renewed.
+  absl::Status Authorize(grpc::ClientContext* context) const;
+
+ private:
+  ClientConnection(std::shared_ptr<grpc::Channel> channel, std::string token_file)
+      : channel_(std::move(channel)), token_file_(std::move(token_file)) {}
+
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::string token_file_;
+};
+
+}  // namespace bearing::rpc
+
+#endif  // BEARING_RPC_CLIENT_CONNECTION_H_
