@@ -38,7 +38,8 @@ void AddArtifactsCommand(CommandLine& line) {
   auto name = std::make_shared<std::string>();
   CLI::App* command = line.app.add_subcommand("artifacts", "List the files of a finished job, with size and sha256");
   command->add_option("NAME", *name, "Name of the job")->required();
-  command->footer("Example:\n  bearing artifacts refusal-3f9a1c\n  bearing artifacts refusal-3f9a1c -o json | jq -r '.artifacts[].name'");
+  command->footer(
+      "Example:\n  bearing artifacts refusal-3f9a1c\n  bearing artifacts refusal-3f9a1c -o json | jq -r '.artifacts[].name'");
   command->callback([&line, name] { line.action = [&line, name] { return Artifacts(*name, line.globals); }; });
 }
 

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "cli/output.h"
-#include "rpc/client_connection.h"
+#include "rpc/client_security.h"
 
 namespace bearing::cli {
 
@@ -48,6 +48,7 @@ void AddDeleteCommand(CommandLine& line);
 void AddLogsCommand(CommandLine& line);
 void AddArtifactsCommand(CommandLine& line);
 void AddTokenCommand(CommandLine& line);
+void AddWorkersCommand(CommandLine& line);
 void AddFetchCommand(CommandLine& line);
 void AddVersionCommand(CommandLine& line);
 void AddCompletionCommand(CommandLine& line);

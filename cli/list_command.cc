@@ -59,9 +59,11 @@ void AddListCommand(CommandLine& line) {
   CLI::App* command = line.app.add_subcommand("list", "List jobs, newest first");
   command->add_option("--state", options->state, "Only jobs in this state")
       ->check(CLI::IsMember({"queued", "running", "cancelling", "succeeded", "failed", "cancelled"}));
-  command->add_option("-l,--label", options->labels, "Only jobs with this label, KEY=VALUE (repeatable)")->allow_extra_args(false);
+  command->add_option("-l,--label", options->labels, "Only jobs with this label, KEY=VALUE (repeatable)")
+      ->allow_extra_args(false);
   command->footer(
-      "Example:\n  bearing list --state running\n  bearing list --label team=red\n  bearing list -o json | jq -r '.jobs[].name'");
+      "Example:\n  bearing list --state running\n  bearing list --label team=red\n  bearing list -o json | jq -r "
+      "'.jobs[].name'");
   command->callback([&line, options] { line.action = [&line, options] { return List(*options, line.globals); }; });
 }
 

@@ -18,9 +18,9 @@
 namespace bearing::cli {
 namespace {
 
-constexpr std::chrono::seconds kRetryPause(1);
+constexpr std::chrono::seconds kLogRetryPause(1);
 // Streams that end at once, one after the other, before it is given up.
-constexpr int kMostRetries = 30;
+constexpr int kMostLogRetries = 30;
 
 struct LogsOptions {
   std::string name;
@@ -32,8 +32,8 @@ struct LogsOptions {
 std::string LineText(const bearing::v1::LogLine& line) {
   const absl::Time time = absl::FromUnixSeconds(line.time().seconds()) + absl::Nanoseconds(line.time().nanos());
   const std::string who = line.rank() < 0 ? "coordinator" : absl::StrCat("rank ", line.rank());
-  return absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", time, absl::UTCTimeZone()), " attempt ", line.attempt(), " ", who,
-                      " ", line.level(), " ", line.text(), "\n");
+  return absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", time, absl::UTCTimeZone()), " attempt ", line.attempt(), " ",
+                      who, " ", line.level(), " ", line.text(), "\n");
 }
 
 // One line of JSON a line.
@@ -67,10 +67,10 @@ int Logs(const LogsOptions& options, const Globals& globals) {
     }
     const absl::Status status = FromGrpc((*reader)->Finish(), client.server());
     // A server that restarts is asked again, for what comes after the last line.
-    const bool again = options.follow && absl::IsUnavailable(status) && request.after_number() > 0 && retries < kMostRetries;
+    const bool again = options.follow && absl::IsUnavailable(status) && request.after_number() > 0 && retries < kMostLogRetries;
     if (!again) return status.ok() ? kExitOk : Fail(status);
     request.set_tail(0);
-    std::this_thread::sleep_for(kRetryPause);
+    std::this_thread::sleep_for(kLogRetryPause);
   }
 }
 
@@ -82,7 +82,8 @@ void AddLogsCommand(CommandLine& line) {
   command->add_option("NAME", options->name, "Name of the job")->required();
   command->add_flag("-f,--follow", options->follow, "Stay until the job has ended");
   command->add_option("--tail", options->tail, "Only the last so many lines")->check(CLI::Range(1, 1000));
-  command->add_option("--rank", options->rank, "Only lines of this rank; -1 = the coordinator")->check(CLI::Range(-1, 1'000'000));
+  command->add_option("--rank", options->rank, "Only lines of this rank; -1 = the coordinator")
+      ->check(CLI::Range(-1, 1'000'000));
   command->footer(
       "Lines of the workers and of the coordinator, oldest first; a job keeps its last 1000. With -o json one JSON object a "
       "line.\n\n"

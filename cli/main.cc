@@ -50,6 +50,7 @@ int Main(int argc, char** argv) {
   AddLogsCommand(line);
   AddArtifactsCommand(line);
   AddFetchCommand(line);
+  AddWorkersCommand(line);
   AddTokenCommand(line);
   AddVersionCommand(line);
   AddCompletionCommand(line);

@@ -80,7 +80,9 @@ void AddSubmitCommand(CommandLine& line) {
   command->add_option("--priority", options->priority, "Place in the queue: higher first (default: the job file's, else 0)")
       ->check(CLI::Range(-100, 100));
   command->add_option("-l,--label", options->labels, "A label, KEY=VALUE (repeatable)")->allow_extra_args(false);
-  command->footer("Example:\n  bearing submit -f job.yaml --priority 10 --label team=red\n  name=$(bearing submit -f job.yaml --set select.kl_max=0.2)\n  bearing watch $name");
+  command->footer(
+      "Example:\n  bearing submit -f job.yaml --priority 10 --label team=red\n  name=$(bearing submit -f job.yaml --set "
+      "select.kl_max=0.2)\n  bearing watch $name");
   command->callback([&line, options] { line.action = [&line, options] { return Submit(*options, line.globals); }; });
 }
 

@@ -34,7 +34,8 @@ absl::StatusOr<absl::Time> ParseExpiry(const std::string& text, absl::Time now) 
   const char unit = text.empty() ? ' ' : text.back();
   const absl::Duration one = unit == 'd' ? absl::Hours(24) : unit == 'h' ? absl::Hours(1) : absl::ZeroDuration();
   if (one == absl::ZeroDuration() || !absl::SimpleAtoi(text.substr(0, text.size() - 1), &count) || count < 1 || count > 36500) {
-    return absl::InvalidArgumentError(absl::StrCat("--expires: expected days or hours such as 30d or 12h, or never, found ", text));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--expires: expected days or hours such as 30d or 12h, or never, found ", text));
   }
   return now + one * count;
 }

@@ -8,8 +8,8 @@
 
 namespace bearing::coordinator {
 
-// FailedPrecondition (reason NO_MANIFEST) for a job without a manifest; InvalidArgument for a wrong page; DataLoss for a manifest
-// that is damaged.
+// FailedPrecondition (reason NO_MANIFEST) for a job without a manifest; InvalidArgument for a wrong page; DataLoss for a
+// manifest that is damaged.
 absl::Status ListArtifacts(const bearing::v1::Job& job, const bearing::v1::ListArtifactsRequest& request,
                            bearing::v1::ListArtifactsResponse* response);
 

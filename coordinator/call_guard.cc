@@ -25,9 +25,9 @@ absl::StatusOr<Caller> CallGuard::Admit(const grpc::ServerContextBase& context, 
   absl::StatusOr<Caller> caller = authenticator_->Authenticate(AuthorizationOf(context));
   absl::Status status = caller.status();
   if (status.ok() && !caller->Has(call.scope)) {
-    status = rpc::WithReason(
-        absl::PermissionDeniedError(absl::StrCat("the token lacks the scope ", rpc::ScopeName(call.scope), ": token=", caller->name)),
-        "SCOPE_MISSING");
+    status = rpc::WithReason(absl::PermissionDeniedError(absl::StrCat("the token lacks the scope ", rpc::ScopeName(call.scope),
+                                                                      ": token=", caller->name)),
+                             "SCOPE_MISSING");
   }
   if (status.ok()) return caller;
   Note(context, call, caller.ok() ? *caller : Caller(), status, start);

@@ -39,8 +39,8 @@ class CallGuard {
   // Unauthenticated or PermissionDenied for who may not. A refusal is noted here.
   absl::StatusOr<Caller> Admit(const grpc::ServerContextBase& context, const CallInfo& call);
 
-  // Admits the caller, runs `body` (absl::Status of const Caller&, CallInfo&), notes what came of it. `body` may fill in the name
-  // of the job.
+  // Admits the caller, runs `body` (absl::Status of const Caller&, CallInfo&), notes what came of it. `body` may fill in the
+  // name of the job.
   template <typename Body>
   grpc::Status Run(const grpc::ServerContextBase& context, CallInfo call, const Body& body) {
     const SteadyTime start = clock_->SteadyNow();

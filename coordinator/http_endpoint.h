@@ -19,8 +19,7 @@ class HttpEndpoint {
 
   // Serving when it returns. `metrics` makes the page, `ready` says whether calls are taken; both are called from several
   // threads. Unavailable when the address is taken.
-  static absl::StatusOr<std::unique_ptr<HttpEndpoint>> Start(const ListenAddress& address,
-                                                             std::function<std::string()> metrics,
+  static absl::StatusOr<std::unique_ptr<HttpEndpoint>> Start(const ListenAddress& address, std::function<std::string()> metrics,
                                                              std::function<bool()> ready);
   virtual int port() const = 0;
   // Idempotent.

@@ -91,9 +91,9 @@ absl::Status JobStore::Insert(StoredJob* stored, const RequestKey& request, LogL
   const std::string blob = stored->job.SerializeAsString();
   const std::string model_key = ModelKey(stored->job.spec());
   BEARING_ASSIGN_OR_RETURN(std::unique_ptr<Transaction> transaction, Transaction::Begin(database_.get()));
-  BEARING_ASSIGN_OR_RETURN(Statement insert,
-                           database_->Prepare("INSERT INTO jobs (name, state, ranks, attempt, sequence, group_id, job, priority, "
-                                              "queued_ms, model_key) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)"));
+  BEARING_ASSIGN_OR_RETURN(
+      Statement insert, database_->Prepare("INSERT INTO jobs (name, state, ranks, attempt, sequence, group_id, job, priority, "
+                                           "queued_ms, model_key) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)"));
   insert.BindText(1, stored->job.name()).Bind(2, stored->job.state()).Bind(3, stored->job.spec().ranks());
   insert.Bind(4, stored->job.attempt()).BindText(5, stored->group_id).BindBlob(6, blob);
   insert.Bind(7, stored->job.spec().priority()).Bind(8, ToMilliseconds(stored->job.create_time())).BindText(9, model_key);
@@ -205,8 +205,8 @@ absl::StatusOr<std::optional<StoredJob>> JobStore::NextQueued(const QueueQuery& 
       absl::StrCat("state = 1 AND (ranks = 0 OR ranks = ?1) AND id NOT IN (", absl::StrJoin(query.skip, ", "), ") ");
   // The oldest of each priority. SQLite takes the other columns from the row of the minimum.
   BEARING_ASSIGN_OR_RETURN(
-      Statement heads, database_->Prepare(absl::StrCat("SELECT priority, MIN(id), queued_ms FROM jobs WHERE ", fits,
-                                                       "GROUP BY priority")));
+      Statement heads,
+      database_->Prepare(absl::StrCat("SELECT priority, MIN(id), queued_ms FROM jobs WHERE ", fits, "GROUP BY priority")));
   heads.Bind(1, query.ranks);
   int64_t best_rank = std::numeric_limits<int64_t>::min();
   int64_t best_id = 0;
@@ -225,9 +225,8 @@ absl::StatusOr<std::optional<StoredJob>> JobStore::NextQueued(const QueueQuery& 
   }
   if (best_id == 0) return std::nullopt;
   if (!query.model_key.empty() && best_waited < query.patience_ms) {
-    BEARING_ASSIGN_OR_RETURN(
-        Statement same, database_->Prepare(absl::StrCat("SELECT MIN(id) FROM jobs WHERE ", fits,
-                                                        "AND priority = ?2 AND model_key = ?3")));
+    BEARING_ASSIGN_OR_RETURN(Statement same, database_->Prepare(absl::StrCat("SELECT MIN(id) FROM jobs WHERE ", fits,
+                                                                             "AND priority = ?2 AND model_key = ?3")));
     same.Bind(1, query.ranks).Bind(2, best_priority).BindText(3, query.model_key);
     BEARING_ASSIGN_OR_RETURN(const bool row, same.Step());
     if (row && same.Int(0) != 0) best_id = same.Int(0);

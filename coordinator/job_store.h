@@ -80,8 +80,8 @@ class JobStore {
   // Removes a job with its request, labels and log. The caller has checked that it is final.
   absl::Status Delete(int64_t id);
 
-  // Ids of ended jobs that are over: those that ended before `before_ms`, and the oldest beyond `keep` of them (0 = all are kept).
-  // At most `limit`.
+  // Ids of ended jobs that are over: those that ended before `before_ms`, and the oldest beyond `keep` of them (0 = all are
+  // kept). At most `limit`.
   absl::StatusOr<std::vector<int64_t>> Outdated(int64_t before_ms, int64_t keep, int limit);
 
   // The job that a request made, with the hash of its body; nullopt if none did.

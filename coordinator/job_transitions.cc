@@ -77,10 +77,9 @@ void Fail(Job* job, std::string_view reason, std::string message, WallTime now) 
 
 absl::Status RequestCancel(Job* job, WallTime now) {
   if (IsFinal(job->state())) {
-    return rpc::WithReason(
-        absl::FailedPreconditionError(Concat("the job has ended and cannot be cancelled: name=", job->name(),
-                                             " state=", bearing::v1::JobState_Name(job->state()))),
-        "JOB_ENDED");
+    return rpc::WithReason(absl::FailedPreconditionError(Concat("the job has ended and cannot be cancelled: name=", job->name(),
+                                                                " state=", bearing::v1::JobState_Name(job->state()))),
+                           "JOB_ENDED");
   }
   if (job->state() == bearing::v1::JOB_STATE_QUEUED) End(job, bearing::v1::JOB_STATE_CANCELLED, now);
   if (job->state() == bearing::v1::JOB_STATE_RUNNING) job->set_state(bearing::v1::JOB_STATE_CANCELLING);

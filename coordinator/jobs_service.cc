@@ -146,8 +146,9 @@ absl::Status JobsService::List(const bearing::v1::ListJobsRequest& request, bear
 absl::Status JobsService::CheckOwner(const std::string& job_name, const Caller& caller) {
   BEARING_ASSIGN_OR_RETURN(const StoredJob stored, parts_.store->Get(job_name));
   if (caller.Owns(stored.job.owner())) return absl::OkStatus();
-  return rpc::WithReason(absl::PermissionDeniedError(absl::StrCat("the job is another's; the scope admin is needed: name=", job_name)),
-                         "NOT_OWNER");
+  return rpc::WithReason(
+      absl::PermissionDeniedError(absl::StrCat("the job is another's; the scope admin is needed: name=", job_name)),
+      "NOT_OWNER");
 }
 
 grpc::Status JobsService::CreateJob(grpc::ServerContext* context, const bearing::v1::CreateJobRequest* request,

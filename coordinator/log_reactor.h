@@ -23,7 +23,8 @@ namespace bearing::coordinator {
 
 class LogReactor final : public grpc::ServerWriteReactor<bearing::v1::StreamJobLogsResponse>, public JobFeed::Subscriber {
  public:
-  // Starts the stream (or its error). The reactor owns itself until gRPC is done with it. Store and feed must outlive the server.
+  // Starts the stream (or its error). The reactor owns itself until gRPC is done with it. Store and feed must outlive the
+  // server.
   static LogReactor* Start(const bearing::v1::StreamJobLogsRequest& request, JobStore* store, JobFeed* feed);
 
   void Offer(std::shared_ptr<const StoredJob> job) override;

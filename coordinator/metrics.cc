@@ -53,7 +53,7 @@ class PrometheusMetrics final : public Metrics {
         leases_(Gauge("bearing_coordinator_leases", "Jobs that worker groups hold").Add({})),
         watches_(Gauge("bearing_coordinator_watches", "Open streams of clients").Add({})),
         oldest_(Gauge("bearing_coordinator_oldest_queued_seconds", "How long the next job has waited").Add({})),
-        store_bytes_(Gauge("bearing_coordinator_store_bytes", "Size of the store's file").Add({})) {
+        store_bytes_(Gauge("bearing_coordinator_store_bytes", "Size of the store's files").Add({})) {
     Gauge("bearing_coordinator_build_info", "Always 1; the version as a label").Add({{"version", version}}).Set(1);
   }
 

@@ -23,8 +23,8 @@ absl::Status FillQueueColumns(Database* database) {
     if (!job.ParseFromString(select.Bytes(1))) {
       return absl::DataLossError(absl::StrCat("job store: a row does not parse as a job: id=", id));
     }
-    BEARING_ASSIGN_OR_RETURN(
-        Statement update, database->Prepare("UPDATE jobs SET queued_ms = ?, ended_ms = ?, model_key = ? WHERE id = ?"));
+    BEARING_ASSIGN_OR_RETURN(Statement update,
+                             database->Prepare("UPDATE jobs SET queued_ms = ?, ended_ms = ?, model_key = ? WHERE id = ?"));
     const std::string key = ModelKey(job.spec());
     update.Bind(1, ToMilliseconds(job.create_time())).Bind(2, ToMilliseconds(job.end_time())).BindText(3, key).Bind(4, id);
     BEARING_RETURN_IF_ERROR(update.Step().status());

@@ -97,8 +97,8 @@ absl::Status ForEachText(const Message& message, const std::string& prefix,
         BEARING_RETURN_IF_ERROR(visit(at, field->is_repeated() ? reflection->GetRepeatedString(message, field, i)
                                                                : reflection->GetString(message, field)));
       } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-        const Message& inner = field->is_repeated() ? reflection->GetRepeatedMessage(message, field, i)
-                                                    : reflection->GetMessage(message, field);
+        const Message& inner =
+            field->is_repeated() ? reflection->GetRepeatedMessage(message, field, i) : reflection->GetMessage(message, field);
         BEARING_RETURN_IF_ERROR(ForEachText(inner, at + ".", visit));
       }
     }
@@ -116,8 +116,8 @@ bool IsProse(const std::string& field) {
 absl::StatusOr<PathPolicy> PathPolicy::Create(const std::vector<std::string>& read, const std::vector<std::string>& write) {
   PathPolicy policy;
   policy.everything_ = read.empty() && write.empty();
-  for (const auto& [from, to, flag] : {std::tuple(&read, &policy.read_, "--allow-read"),
-                                       std::tuple(&write, &policy.write_, "--allow-write")}) {
+  for (const auto& [from, to, flag] :
+       {std::tuple(&read, &policy.read_, "--allow-read"), std::tuple(&write, &policy.write_, "--allow-write")}) {
     for (const std::string& prefix : *from) {
       absl::StatusOr<std::string> canonical = Canonical(prefix);
       if (!canonical.ok()) {

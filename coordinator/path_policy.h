@@ -1,8 +1,8 @@
 // Where jobs may read and write: prefixes of folders and buckets.
 //
-// Paths are made canonical first (links followed, ".." resolved), and so are the prefixes; a link inside a model's or an output's
-// folder that leads out is refused too. Every text of a job that starts like a path or an address counts as read, whatever its
-// field, so that a new field is not a way around; `output` counts as written. Thread-safe.
+// Paths are made canonical first (links followed, ".." resolved), and so are the prefixes; a link inside a model's or an
+// output's folder that leads out is refused too. Every text of a job that starts like a path or an address counts as read,
+// whatever its field, so that a new field is not a way around; `output` counts as written. Thread-safe.
 #ifndef BEARING_COORDINATOR_PATH_POLICY_H_
 #define BEARING_COORDINATOR_PATH_POLICY_H_
 

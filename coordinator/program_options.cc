@@ -33,9 +33,11 @@ void AddNetworkOptions(CLI::App& app, ServerOptions& server, Said& said) {
   app.add_option("--tls-cert", server.tls.cert_file, "PEM certificate (chain) to serve with; read again when it changes");
   app.add_option("--tls-key", server.tls.key_file, "Its PEM key");
   app.add_option("--tls-client-ca", server.tls.client_ca_file, "PEM CAs; clients must show a certificate of one of them");
-  app.add_option("--token-file", server.token_file, "Tokens that callers may have (bearing token create); read again when changed");
+  app.add_option("--token-file", server.token_file,
+                 "Tokens that callers may have (bearing token create); read again when changed");
   app.add_option("--audit-log", server.audit_file, "File that gets a JSON line for each change and each refusal");
-  app.add_option("--allow-read", said.allow_read, "Folder or address jobs may read below (repeatable)")->allow_extra_args(false);
+  app.add_option("--allow-read", said.allow_read, "Folder or address jobs may read below (repeatable)")
+      ->allow_extra_args(false);
   app.add_option("--allow-write", said.allow_write, "Folder or address jobs may write and read below (repeatable)")
       ->allow_extra_args(false);
   app.add_flag("--insecure-allow-plaintext", said.allow_plaintext,
@@ -71,10 +73,10 @@ absl::Status CheckAddress(const std::string& text, const ServerOptions& server, 
         "refusing to serve everybody on an address that other machines can reach; give --token-file: host=", address.host));
   }
   if (said.allow_read.empty() && said.allow_write.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("refusing to let jobs of other machines use every file; give --allow-read and --allow-write (/ allows all): "
-                     "host=",
-                     address.host));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "refusing to let jobs of other machines use every file; give --allow-read and --allow-write (/ allows all): "
+        "host=",
+        address.host));
   }
   return absl::OkStatus();
 }

@@ -66,10 +66,9 @@ absl::StatusOr<std::optional<StoredJob>> Scheduler::FindRequest(const RequestKey
   BEARING_ASSIGN_OR_RETURN(auto found, parts_.store->FindRequest(request.request_id));
   if (!found.has_value()) return std::nullopt;
   if (found->body_hash != request.body_hash) {
-    return rpc::WithReason(
-        absl::AlreadyExistsError(absl::StrCat("request_id: was used with another job before: request_id=", request.request_id,
-                                              " job=", found->job.job.name())),
-        "REQUEST_ID_REUSED");
+    return rpc::WithReason(absl::AlreadyExistsError(absl::StrCat("request_id: was used with another job before: request_id=",
+                                                                 request.request_id, " job=", found->job.job.name())),
+                           "REQUEST_ID_REUSED");
   }
   return std::move(found->job);
 }
@@ -300,7 +299,8 @@ void Scheduler::ExpireLocked() {
   }
   for (const std::string& name : names) {
     parts_.logger->warn("lease expired: job={} group={}", name, leases_[name].group_id);
-    const absl::Status status = EndLease(name, LostBecause(absl::StrCat("no heartbeat for ", options_.lease_time.count(), " s")));
+    const absl::Status status =
+        EndLease(name, LostBecause(absl::StrCat("no heartbeat for ", options_.lease_time.count(), " s")));
     // The lease stays in the table, dead by its time, and is ended at the next try.
     if (!status.ok()) parts_.logger->error("lease end not recorded: job={} error={}", name, status.ToString());
   }

@@ -144,14 +144,14 @@ class Scheduler {
   // The job behind a lease, or why the caller does not hold it.
   absl::StatusOr<StoredJob> HeldJob(const std::string& group_id, const std::string& job_name, int attempt)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status EndLease(const std::string& job_name, const bearing::v1::LostAttempt& how)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status EndLease(const std::string& job_name, const bearing::v1::LostAttempt& how) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The line that a change of state leaves in the job's log.
   LogLines LinesOf(const StoredJob& job) const;
   // Notes that the job does not fit the group; true when it fits no group that has asked for work lately.
   bool FitsNobody(int64_t job_id, const bearing::v1::WorkerGroup& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<int64_t> MisfitsOf(const bearing::v1::WorkerGroup& group);
-  absl::Status EndLeasesOf(const std::string& group_id, const bearing::v1::LostAttempt& how) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status EndLeasesOf(const std::string& group_id, const bearing::v1::LostAttempt& how)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string NewName(const std::string& prefix) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts or fails the queued job by its plan; false when the job has changed since it was planned.

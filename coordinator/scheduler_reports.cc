@@ -26,7 +26,8 @@ absl::Status NotYours(const std::string& job_name, int attempt) {
                          "LEASE_LOST");
 }
 
-// The lines of a report that are not stored yet, cut to their longest. `known` of this attempt are; -1 = as many as come before.
+// The lines of a report that are not stored yet, cut to their longest. `known` of this attempt are; -1 = as many as come
+// before.
 LogLines NewLines(const bearing::v1::ReportProgressRequest& request, int64_t known) {
   LogLines lines;
   const int64_t first = request.first_line();

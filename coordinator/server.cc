@@ -59,10 +59,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   server->metrics_ = Metrics::Create(options.jobs.version);
   BEARING_ASSIGN_OR_RETURN(server->authenticator_, Authenticator::Open(options.token_file, clock, logger));
   BEARING_ASSIGN_OR_RETURN(server->audit_, AuditLog::Open(options.audit_file, clock, logger));
-  server->guard_ = std::make_unique<CallGuard>(server->authenticator_.get(), server->audit_.get(), server->metrics_.get(), clock);
+  server->guard_ =
+      std::make_unique<CallGuard>(server->authenticator_.get(), server->audit_.get(), server->metrics_.get(), clock);
   BEARING_ASSIGN_OR_RETURN(server->store_, JobStore::Open(options.store_path, options.failpoint));
-  SchedulerParts parts{server->store_.get(), &server->feed_,    checker, clock,
-                       std::move(random),    logger, server->metrics_.get(), options.jobs.paths};
+  SchedulerParts parts{server->store_.get(),   &server->feed_,    checker, clock, std::move(random), logger,
+                       server->metrics_.get(), options.jobs.paths};
   BEARING_ASSIGN_OR_RETURN(server->scheduler_, Scheduler::Create(options.scheduler, std::move(parts)));
   BEARING_RETURN_IF_ERROR(server->Listen(checker));
   BEARING_RETURN_IF_ERROR(server->ListenHttp());
@@ -108,8 +109,8 @@ absl::Status Server::Listen(const JobChecker* checker) {
 absl::Status Server::ListenHttp() {
   if (options_.metrics_listen.empty()) return absl::OkStatus();
   BEARING_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options_.metrics_listen));
-  BEARING_ASSIGN_OR_RETURN(
-      http_, HttpEndpoint::Start(address, [this] { return MetricsPage(); }, [this] { return ready(); }));
+  BEARING_ASSIGN_OR_RETURN(http_, HttpEndpoint::Start(
+                                      address, [this] { return MetricsPage(); }, [this] { return ready(); }));
   return absl::OkStatus();
 }
 
@@ -122,9 +123,11 @@ std::string Server::MetricsPage() {
   }
   gauges.leases = scheduler_->NumLeases();
   gauges.watches = static_cast<int64_t>(feed_.count());
-  std::error_code error;
-  const auto size = std::filesystem::file_size(options_.store_path, error);
-  if (!error) gauges.store_bytes = static_cast<int64_t>(size);
+  for (const char* part : {"", "-wal"}) {
+    std::error_code error;
+    const auto size = std::filesystem::file_size(options_.store_path + part, error);
+    if (!error) gauges.store_bytes += static_cast<int64_t>(size);
+  }
   metrics_->Set(gauges);
   return metrics_->Page();
 }

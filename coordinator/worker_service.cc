@@ -45,7 +45,8 @@ absl::Status WorkerService::Acquire(grpc::ServerContext* context, const bearing:
   while (true) {
     // The mark is read before the queue, so that a job queued in between is not slept through.
     const uint64_t mark = scheduler_->WorkMark();
-    if (scheduler_->closed()) return rpc::WithReason(absl::UnavailableError("the coordinator is shutting down"), "SHUTTING_DOWN");
+    if (scheduler_->closed())
+      return rpc::WithReason(absl::UnavailableError("the coordinator is shutting down"), "SHUTTING_DOWN");
     // A lease for a client that has gone would only run out.
     if (context->IsCancelled()) return absl::CancelledError("the client gave up");
     BEARING_ASSIGN_OR_RETURN(std::optional<bearing::v1::Lease> lease, scheduler_->Acquire(request.group()));
@@ -87,8 +88,7 @@ grpc::Status WorkerService::ReportProgress(grpc::ServerContext* context, const b
 
 grpc::Status WorkerService::Complete(grpc::ServerContext* context, const bearing::v1::CompleteRequest* request,
                                      bearing::v1::CompleteResponse* response) {
-  const CallInfo call{
-      .method = "Complete", .scope = rpc::kScopeWorker, .job = request->job_name(), .audited = true};
+  const CallInfo call{.method = "Complete", .scope = rpc::kScopeWorker, .job = request->job_name(), .audited = true};
   return guard_->Run(*context, call, [&](const Caller&, CallInfo&) { return scheduler_->Complete(*request); });
 }
 

@@ -54,8 +54,7 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> TlsCredentials(const C
     files = std::make_shared<tls::FileWatcherCertificateProvider>(security.key_file, security.cert_file, security.ca_file,
                                                                   kCertificateSeconds);
   } else if (!security.cert_file.empty()) {
-    files =
-        std::make_shared<tls::FileWatcherCertificateProvider>(security.key_file, security.cert_file, kCertificateSeconds);
+    files = std::make_shared<tls::FileWatcherCertificateProvider>(security.key_file, security.cert_file, kCertificateSeconds);
   } else if (!security.ca_file.empty()) {
     files = std::make_shared<tls::FileWatcherCertificateProvider>(security.ca_file, kCertificateSeconds);
   }

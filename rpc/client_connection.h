@@ -12,20 +12,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "rpc/client_security.h"
 
 namespace bearing::rpc {
-
-struct ClientSecurity {
-  bool tls = false;        // With the system's CAs when there is no ca_file.
-  std::string ca_file;     // PEM; whom to trust.
-  std::string cert_file;   // PEM; who we are, with key_file.
-  std::string key_file;
-  std::string token_file;  // Its first line is the token.
-  bool allow_plaintext = false;  // Send a token unencrypted to another machine.
-};
-
-// What BEARING_CA_FILE, BEARING_CERT_FILE, BEARING_KEY_FILE, BEARING_TOKEN_FILE and BEARING_TLS say, where `given` says nothing.
-ClientSecurity WithEnvironment(ClientSecurity given);
 
 class ClientConnection {
  public:

@@ -13,9 +13,10 @@ namespace bearing::rpc {
 namespace {
 
 constexpr char kReasonPayload[] = "bearing/reason";
-// Trailers share the 8 KiB that clients take of metadata.
-constexpr size_t kLongestMessage = 2048;
-constexpr int kMostFields = 20;
+// Clients take 8 KiB of metadata in all, in which the details are base64.
+constexpr size_t kLongestMessage = 3000;
+constexpr size_t kLongestInDetails = 200;
+constexpr int kMostFields = 10;
 
 std::optional<std::string> PayloadOf(const absl::Status& status, std::string_view url) {
   const auto payload = status.GetPayload(AsAbsl(url));
@@ -34,8 +35,8 @@ std::string FieldInFront(std::string_view message) {
   return std::all_of(field.begin(), field.end(), is_part) ? std::string(field) : "";
 }
 
-std::string Shortened(std::string_view text) {
-  return text.size() <= kLongestMessage ? std::string(text) : Concat(text.substr(0, kLongestMessage), "...");
+std::string Shortened(std::string_view text, size_t longest) {
+  return text.size() <= longest ? std::string(text) : Concat(text.substr(0, longest), "...");
 }
 
 }  // namespace
@@ -62,17 +63,17 @@ google::rpc::BadRequest FieldsOf(const absl::Status& status) {
   const std::string field = FieldInFront(message);
   if (!field.empty()) {
     fields.add_field_violations()->set_field(field);
-    fields.mutable_field_violations(0)->set_description(Shortened(message.substr(field.size() + 2)));
+    fields.mutable_field_violations(0)->set_description(std::string(message.substr(field.size() + 2)));
   }
   return fields;
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  const std::string message(status.message());
+  const std::string message = Shortened(std::string(status.message()), kLongestMessage);
   google::rpc::Status details;
   details.set_code(static_cast<int>(status.code()));
-  details.set_message(Shortened(message));
+  details.set_message(Shortened(message, kLongestInDetails));
   google::rpc::ErrorInfo info;
   info.set_reason(ReasonOf(status));
   info.set_domain(std::string(kErrorDomain));
@@ -82,7 +83,9 @@ grpc::Status ToGrpc(const absl::Status& status) {
     if (fields.field_violations_size() > kMostFields) {
       fields.mutable_field_violations()->DeleteSubrange(kMostFields, fields.field_violations_size() - kMostFields);
     }
-    for (auto& field : *fields.mutable_field_violations()) field.set_description(field.description().substr(0, 200));
+    for (auto& field : *fields.mutable_field_violations()) {
+      field.set_description(Shortened(field.description(), kLongestInDetails));
+    }
     details.add_details()->PackFrom(fields);
   }
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message, details.SerializeAsString());

@@ -49,7 +49,8 @@ absl::StatusOr<TokenEntry> ParseLine(const std::string& line) {
     return absl::InvalidArgumentError("the expiry must be a time such as 2027-01-31T00:00:00Z, or never");
   }
   const bool hex = std::all_of(parts[3].begin(), parts[3].end(), absl::ascii_isxdigit);
-  if (parts[3].size() != 2 * kHashBytes || !hex) return absl::InvalidArgumentError("the SHA-256 must have 64 hexadecimal digits");
+  if (parts[3].size() != 2 * kHashBytes || !hex)
+    return absl::InvalidArgumentError("the SHA-256 must have 64 hexadecimal digits");
   entry.sha256 = absl::HexStringToBytes(parts[3]);
   return entry;
 }
@@ -98,9 +99,8 @@ std::string FormatTokenLine(const TokenEntry& entry) {
   for (const auto& [scope, text] : kScopes) {
     if ((entry.scopes & scope) != 0) scopes.emplace_back(text);
   }
-  const std::string expires = entry.expires == absl::InfiniteFuture()
-                                  ? "never"
-                                  : absl::FormatTime(kTimeFormat, entry.expires, absl::UTCTimeZone());
+  const std::string expires =
+      entry.expires == absl::InfiniteFuture() ? "never" : absl::FormatTime(kTimeFormat, entry.expires, absl::UTCTimeZone());
   return Concat(entry.name, " ", absl::StrJoin(scopes, ","), " ", expires, " ", absl::BytesToHexString(entry.sha256));
 }
 
@@ -117,7 +117,8 @@ absl::StatusOr<std::vector<TokenEntry>> ParseTokenFile(std::string_view text, st
     std::string problem(entry.status().message());
     if (entry.ok() && !names.insert(entry->name).second) problem = "the name is there already";
     if (entry.ok() && !hashes.insert(entry->sha256).second) problem = "the token is there already";
-    if (!problem.empty()) return absl::InvalidArgumentError(Concat("token file: ", problem, ": file=", source, " line=", number));
+    if (!problem.empty())
+      return absl::InvalidArgumentError(Concat("token file: ", problem, ": file=", source, " line=", number));
     entries.push_back(*std::move(entry));
   }
   return entries;

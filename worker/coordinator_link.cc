@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "bearing/v1/worker_service.grpc.pb.h"
+#include "rpc/client_connection.h"
 #include "rpc/status_details.h"
 #include "sharding/status_macros.h"
 
@@ -195,7 +196,8 @@ class LeasedJobImpl final : public LeasedJob {
       request.set_first_line(first_line_);
     }
     bearing::v1::ReportProgressResponse response;
-    BEARING_RETURN_IF_ERROR(caller_->Call(&WorkerService::Stub::ReportProgress, patient ? kCallDeadline : kLastReport, request, &response));
+    BEARING_RETURN_IF_ERROR(
+        caller_->Call(&WorkerService::Stub::ReportProgress, patient ? kCallDeadline : kLastReport, request, &response));
     std::lock_guard lock(mutex_);
     while (!lines_.empty() && first_line_ < request.first_line() + request.log_lines_size()) {
       lines_.pop_front();

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "bearing/v1/worker_service.pb.h"
-#include "rpc/client_connection.h"
+#include "rpc/client_security.h"
 #include "worker/job_context.h"
 #include "worker/task_runner.h"
 
@@ -30,7 +30,8 @@ class CoordinatorLink {
   virtual ~CoordinatorLink() = default;
 
   // InvalidArgument or NotFound for files of `security` that cannot be used. Connects later.
-  static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Connect(const std::string& address, const rpc::ClientSecurity& security,
+  static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Connect(const std::string& address,
+                                                                  const rpc::ClientSecurity& security,
                                                                   const bearing::v1::WorkerGroup& group);
 
   // Waits for a job up to `wait`; null when none came. Unavailable when the coordinator cannot be reached. `model_key` (of the

@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -57,6 +58,12 @@ struct JobContext {
   absl::StatusOr<model::Decoder*> GetDecoder();
   // The same with all copies of the model. Collective.
   absl::StatusOr<steer::Replicas*> GetReplicas();
+  // The decoder of the job before, to begin with, and the one that is there at the end (may be null).
+  void SetDecoder(std::unique_ptr<model::Decoder> decoder) { decoder_ = std::move(decoder); }
+  std::unique_ptr<model::Decoder> TakeDecoder() {
+    replicas_.reset();
+    return std::move(decoder_);
+  }
   void DropDecoder() {
     replicas_.reset();
     decoder_.reset();

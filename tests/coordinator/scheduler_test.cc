@@ -318,7 +318,8 @@ TEST_F(SchedulerTest, ARequestIdMakesOneJob) {
   EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {.request = key})->job.name(), name);
   Restart();
   EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {.request = key})->job.name(), name);
-  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {.request = {"0b6e4f7c", "other"}}).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {.request = {"0b6e4f7c", "other"}}).status().code(),
+            absl::StatusCode::kAlreadyExists);
 }
 
 TEST_F(SchedulerTest, HandsOutNothingAfterClose) {
