@@ -36,7 +36,7 @@ def write_sets(folder):
 
 
 class Job:
-    def __init__(self, folder, model, prompts, ranks, section=None, **changes):  # noqa: F811
+    def __init__(self, folder, model, prompts, ranks, /, section=None, **changes):  # noqa: F811
         write_sets(folder)
         self.model, self.out = support.TINY / model, folder / "out"
         self.file = support.write_job(folder / "job.json", self.model, prompts, costs=section or SECTION, edit={"skip": True}, **changes)
