@@ -43,7 +43,7 @@ from lm_eval.tasks import TaskManager
 folder, model, out = sys.argv[1:]
 found = lm_eval.simple_evaluate(model="hf", model_args={"pretrained": model, "dtype": "float32"}, tasks=["bearing_quiz"], device="cpu",
                                 batch_size=4, task_manager=TaskManager(include_path=folder, include_defaults=False), log_samples=True,
-                                bootstrap_iters=0)
+                                bootstrap_iters=2)
 samples = sorted(found["samples"]["bearing_quiz"], key=lambda s: s["doc_id"])
 json.dump({"results": {k: v for k, v in found["results"]["bearing_quiz"].items() if isinstance(v, float)},
            "log_likelihoods": [[float(r[0][0]) for r in s["resps"]] for s in samples]}, open(out, "w"))
