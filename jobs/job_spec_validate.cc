@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_join.h"
 #include "google/rpc/error_details.pb.h"
+#include "jobs/cost_fields.h"
 #include "jobs/did_you_mean.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
@@ -211,6 +212,7 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
              Concat(spec.collect().max_batch()));
   CheckSelect(spec, out);
   CheckEvaluate(spec, out);
+  for (FieldViolation& violation : ValidateCostFields(spec)) out.Add(std::move(violation.field), std::move(violation.message));
   CheckOutput(spec, out);
   out.Unless(spec.ranks() >= 0 && spec.ranks() <= kMaxRanks, "ranks", Concat("0 (any group) to ", kMaxRanks),
              Concat(spec.ranks()));

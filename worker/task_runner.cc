@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/work_folder.h"
 #include "sharding/memory_rules.h"
@@ -33,13 +34,18 @@ struct StageEntry {
 };
 
 constexpr StageEntry kStages[] = {
-    {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},    {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
-    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true}, {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
-    {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},      {bearing::v1::STAGE_REPORT, "report", RunReport, false},
+    {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},
+    {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
+    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true},
+    {bearing::v1::STAGE_COST, "cost", RunCost, true},
+    {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
+    {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},
+    {bearing::v1::STAGE_REPORT, "report", RunReport, false},
 };
 
 bool IsSkipped(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
   if (stage == bearing::v1::STAGE_EVALUATE) return spec.evaluate().skip();
+  if (stage == bearing::v1::STAGE_COST) return !jobs::MeasuresCosts(spec);
   if (stage == bearing::v1::STAGE_EDIT || stage == bearing::v1::STAGE_VERIFY) return spec.edit().skip();
   return false;
 }
