@@ -99,8 +99,12 @@ class Round {
     for (const Job& job : list.jobs()) found[job.name()] = job.state();
     EXPECT_EQ(found, wanted) << failpoint_;
     for (const Job& job : list.jobs()) {
-      if (job.name() == "done") EXPECT_EQ(job.result().layer(), 3);
-      if (job.name() == "lost") EXPECT_EQ(job.result().layer(), 5);
+      if (job.name() == "done") {
+        EXPECT_EQ(job.result().layer(), 3);
+      }
+      if (job.name() == "lost") {
+        EXPECT_EQ(job.result().layer(), 5);
+      }
     }
     for (const auto& [name, times] : finished_) EXPECT_EQ(times, 1) << name << " " << failpoint_;
     process_->End(SIGTERM);
@@ -166,7 +170,9 @@ class Round {
     Retry([&] {
       bearing::v1::CreateJobResponse response;
       const absl::Status status = Call(jobs_.get(), &JobsService::Stub::CreateJob, request, &response);
-      if (status.ok()) EXPECT_EQ(response.job().name(), name);
+      if (status.ok()) {
+        EXPECT_EQ(response.job().name(), name);
+      }
       return status;
     });
   }
