@@ -4,6 +4,7 @@
 // One round goes through the whole life of seven jobs. The program dies at the given place (or at a random moment), is started
 // again on the same store, and the client goes on as a client does: it asks again, with the same request_id. In the test run
 // each place is tried twice; BEARING_FAILPOINT_ROUNDS sets how often.
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>

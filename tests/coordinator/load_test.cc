@@ -2,6 +2,7 @@
 //
 // The store is filled directly, the program serves it, the clients are in this process. BEARING_LOAD_JOBS sets the length of
 // the queue (default 10,000).
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
