@@ -66,7 +66,7 @@ def compare(tmp_path, model, prompts, questions, **changes):  # noqa: F811
     write_lines(tmp_path / "quiz.jsonl", questions)
     job = support.write_job(tmp_path / "job.json", model, prompts, evaluate={"skip": True},
                             costs={"items": True, "choices": [{"file": "quiz.jsonl"}]}, **changes)
-    done = support.run_job(job, tmp_path / "out", 2)
+    done = support.bearing("run", job, "--out", tmp_path / "out", "--ranks", 2, "--threads", 1, timeout=600)
     assert done.code == 0, done.text
     [measured] = support.read_json(tmp_path / "out/costs.json")["measurements"]
     lines = [json.loads(line) for line in (tmp_path / "out/costs.jsonl").read_text().splitlines()]

@@ -19,8 +19,11 @@ struct Read {
   int64_t target = 0;
 };
 
-// Rows of a matrix taken at a time: on the CPU one, so that the temporaries stay in cache.
-int64_t StepOf(const at::Tensor& matrix) { return matrix.is_cpu() ? 1 : matrix.size(0); }
+// Rows of a matrix taken at a time: on the CPU so few that the temporaries stay in cache.
+int64_t StepOf(const at::Tensor& matrix) {
+  constexpr int64_t kElements = 1 << 17;
+  return matrix.is_cpu() ? std::max<int64_t>(1, kElements / std::max<int64_t>(1, matrix.size(1))) : matrix.size(0);
+}
 
 class Scorer {
  public:
@@ -78,8 +81,8 @@ class Scorer {
     at::Tensor top = at::amax(logits, 1);
     BEARING_RETURN_IF_ERROR(decoder_.comm().AllReduce(top, comm::ReduceOp::kMax));
     at::Tensor sum = at::empty({logits.size(0)}, logits.options().dtype(at::kDouble));
-    const int64_t step = StepOf(logits);
-    for (int64_t r = 0; r < logits.size(0); r += step) {
+    for (int64_t r = 0, step = StepOf(logits); r < logits.size(0); r += step) {
+      step = std::min(step, logits.size(0) - r);
       const at::Tensor shifted = logits.narrow(0, r, step) - top.narrow(0, r, step).unsqueeze(1);
       sum.narrow(0, r, step).copy_(at::sum(shifted.exp_(), 1, false, at::kDouble));
     }
@@ -111,8 +114,8 @@ class Scorer {
     if (wanted.empty() || interventions_ == 1) return absl::OkStatus();
     const auto count = static_cast<int64_t>(wanted.size());
     at::Tensor kl = at::empty({interventions_ - 1, count}, log_sum.options());
-    const int64_t step = logits.is_cpu() ? 1 : count;
-    for (int64_t w = 0; w < count; w += step) {
+    for (int64_t w = 0, step = StepOf(logits); w < count; w += step) {
+      step = std::min(step, count - w);
       const std::vector<int64_t> chosen(wanted.begin() + w, wanted.begin() + w + step);
       const at::Tensor rows = at::tensor(chosen, at::kLong).to(logits.device());
       const auto take = [&](const at::Tensor& of, int64_t i) { return of.index_select(0, rows + i * n); };
