@@ -31,6 +31,8 @@ absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec) {
   canonical.clear_output();
   canonical.clear_ranks();
   canonical.clear_tensor_parallel();
+  canonical.clear_priority();
+  canonical.clear_max_attempts();
   for (const PromptField& field : PromptFields()) {
     if (FindSource(canonical, field) == nullptr) continue;
     bearing::v1::PromptSource& source = MutableSource(canonical, field);
