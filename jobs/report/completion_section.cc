@@ -75,9 +75,9 @@ std::string CompletionSection(const ReportData& data) {
       Side(data, "negative", "addition", "Negative prompts: unchanged and with the direction added", "Direction added");
   if (sides.empty()) return "";
   return Concat(
-      "<section><h2>Completions side by side</h2><p class=\"callout\">These are raw outputs of a model whose behaviour was "
+      "<p class=\"callout\">These are raw outputs of a model whose behaviour was "
       "changed on purpose; they may be wrong, offensive or harmful.</p>",
-      sides, "</section>");
+      sides);
 }
 
 }  // namespace bearing::jobs

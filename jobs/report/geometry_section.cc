@@ -152,7 +152,7 @@ std::string GeometryTable(const ReportData& data) {
 std::string GeometrySection(const ReportData& data) {
   if (data.geometry.empty()) return "";
   const int chosen = ChosenLayer(data);
-  std::string out = Concat("<section><h2>Geometry</h2><p>Residuals of ", data.geometry_positives, " positive and ",
+  std::string out = Concat("<p>Residuals of ", data.geometry_positives, " positive and ",
                            data.geometry.front().pc1.size() - data.geometry_positives,
                            " negative training prompts at their last token; d is the difference of the means.</p>",
                            ScrollFigure("Separation by layer", SeparationCurves(data)));
@@ -164,7 +164,7 @@ std::string GeometrySection(const ReportData& data) {
     }
   }
   return Concat(out, "<h3>Principal components</h3>", ScrollFigure("Principal components", ComponentScatter(data)),
-                GeometryTable(data), "</section>");
+                GeometryTable(data));
 }
 
 }  // namespace bearing::jobs

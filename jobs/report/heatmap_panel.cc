@@ -190,7 +190,7 @@ std::string HeatmapSection(const ReportData& data) {
   maps.reserve(panels.size());
   for (const Panel& panel : panels) maps.push_back(BuildMap(data, panel));
   std::string out =
-      "<section><h2>Where the direction is</h2><p>Each cell is a candidate: the difference of the two means at one "
+      "<p>Each cell is a candidate: the difference of the two means at one "
       "layer and one position after the prompt. Point at a cell for its score; all scores are in a table below.</p>";
   out += SharedLegend(maps, data.complete);
   for (size_t i = 0; i < panels.size(); ++i) {
@@ -198,7 +198,7 @@ std::string HeatmapSection(const ReportData& data) {
                   "</p></figcaption><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"",
                   EscapeHtml(maps[i].title), "\">", RenderHeatmap(maps[i]), "</div></figure>");
   }
-  return out + "</section>";
+  return out;
 }
 
 }  // namespace bearing::jobs

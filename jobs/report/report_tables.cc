@@ -81,10 +81,10 @@ std::string CandidateSection(const ReportData& data) {
                     Concat(chosen ? "<strong>chosen</strong>; " : "", DiscardText(Classify(candidate, data.rule)))});
   }
   return Concat(
-      "<section><h2>How it was chosen</h2><p>A candidate is tested in this order and drops out at its first failure",
+      "<p>A candidate is tested in this order and drops out at its first failure",
       data.complete ? "; all scores were measured all the same, for complete maps" : "; later scores are then not measured",
       ".</p>", Table({"Candidates", "Number"}, counts, false), "<details><summary>All scores as a table</summary>",
-      Table({"Candidate", "Norm", "Induce", "KL", "Bypass", "Outcome"}, rows, false), "</details></section>");
+      Table({"Candidate", "Norm", "Induce", "KL", "Bypass", "Outcome"}, rows, false), "</details>");
 }
 
 std::string MetricSection(const ReportData& data) {
@@ -95,13 +95,13 @@ std::string MetricSection(const ReportData& data) {
                     FormatFixed(token.positive_probability, 4), FormatFixed(token.negative_probability, 4)});
   }
   return Concat(
-      "<section><h2>What is measured</h2><p>The metric is log P − log(1 − P), P being the probability that the answer "
+      "<p>The metric is log P − log(1 − P), P being the probability that the answer "
       "starts with one of these tokens. Without intervention its mean is ",
       FormatFixed(data.positive_metric, 2), " on positive and ", FormatFixed(data.negative_metric, 2),
       " on negative validation prompts. ",
       data.metric_tokens_derived ? "The tokens were derived from what the model says on the training prompts."
                                  : "The tokens were given in the job file.",
-      "</p>", Table({"Token", "Id", "P on positive prompts", "P on negative prompts"}, rows, false), "</section>");
+      "</p>", Table({"Token", "Id", "P on positive prompts", "P on negative prompts"}, rows, false));
 }
 
 std::string PromptSection(const ReportData& data) {
@@ -110,17 +110,16 @@ std::string PromptSection(const ReportData& data) {
   for (const auto& [name, counts] : data.prompt_counts) {
     rows.push_back({EscapeHtml(name), Concat(counts.first), Concat(counts.second)});
   }
-  return Concat(
-      "<section><h2>Prompts</h2><p>The filter keeps positive prompts with a metric above 0 and negative ones below.</p>",
-      Table({"Set", "Given", "Kept"}, rows, false), "</section>");
+  return Concat("<p>The filter keeps positive prompts with a metric above 0 and negative ones below.</p>",
+                Table({"Set", "Given", "Kept"}, rows, false));
 }
 
 std::string VerificationSection(const ReportData& data) {
   if (data.verification.empty()) return "";
   return Concat(
-      "<section><h2>Is the edited checkpoint right?</h2><p>The edited weights without intervention against the original "
+      "<p>The edited weights without intervention against the original "
       "weights with the direction ablated.</p>",
-      NamedTable("Check", "Result", data.verification), "</section>");
+      NamedTable("Check", "Result", data.verification));
 }
 
 std::string RunSection(const ReportData& data) {
@@ -145,7 +144,7 @@ std::string RunSection(const ReportData& data) {
                     {"Bearing", data.version},
                     {"Created", data.created}};
   rows.insert(rows.end(), data.provenance.begin(), data.provenance.end());
-  std::string out = "<section><h2>The run</h2>";
+  std::string out;
   if (!stages.empty()) {
     out += Concat(
         "<div class=\"scroll\"><table class=\"effect\"><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Part of the "
@@ -153,7 +152,7 @@ std::string RunSection(const ReportData& data) {
         stages, "<tr><th scope=\"row\">all stages</th><td></td><td class=\"num\">", FormatSeconds(total),
         "</td></tr></tbody></table></div>");
   }
-  return Concat(out, "<h3>Provenance</h3><div class=\"provenance\">", NamedTable("Item", "Value", rows), "</div></section>");
+  return Concat(out, "<h3>Provenance</h3><div class=\"provenance\">", NamedTable("Item", "Value", rows), "</div>");
 }
 
 }  // namespace bearing::jobs

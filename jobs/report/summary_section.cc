@@ -69,7 +69,7 @@ std::string RateRow(const ReportData& data, const char* side, const char* interv
 std::string SummarySection(const ReportData& data) {
   const std::string name = EscapeHtml(data.concept_name);
   const bool found = data.selected >= 0 && data.selected < static_cast<int>(data.candidates.size());
-  std::string out = "<section class=\"summary\">";
+  std::string out;
   if (found) {
     const Candidate& chosen = data.candidates[data.selected];
     const std::string token = TokenAt(data, chosen.position);
@@ -85,7 +85,7 @@ std::string SummarySection(const ReportData& data) {
     out += Concat("<p class=\"callout\"><strong>Relaxed:</strong> ", EscapeHtml(relaxation), "</p>");
   }
   if (found) out += Tiles(data, data.candidates[data.selected]);
-  return out + "</section>";
+  return out;
 }
 
 std::string EffectSection(const ReportData& data) {
@@ -97,13 +97,13 @@ std::string EffectSection(const ReportData& data) {
                            RateRow(data, "negative", "addition", "Negative prompts, direction added");
   if (rows.empty()) return "";
   return Concat(
-      "<section><h2>What it does</h2><p>Share of test completions that show ", name,
+      "<p>Share of test completions that show ", name,
       " (a marker is in the text), with one standard error.</p><div class=\"scroll\"><table class=\"effect\"><thead><tr>"
       "<th scope=\"col\">Completions</th><th scope=\"col\">Shows ",
       name,
       "</th><th scope=\"col\" class=\"num\">Share</th><th scope=\"col\" class=\"num\">Error</th>"
       "<th scope=\"col\" class=\"num\">n</th></tr></thead><tbody>",
-      rows, "</tbody></table></div></section>");
+      rows, "</tbody></table></div>");
 }
 
 std::string CategorySection(const ReportData& data) {
@@ -128,12 +128,12 @@ std::string CategorySection(const ReportData& data) {
   }
   if (rows.empty()) return "";
   return Concat(
-      "<section><h2>By category</h2><p>The same shares, with one standard error.</p><div class=\"scroll\" tabindex=\"0\" "
+      "<p>The same shares, with one standard error.</p><div class=\"scroll\" tabindex=\"0\" "
       "role=\"region\" aria-label=\"By category\"><table><thead><tr><th scope=\"col\">Category</th><th "
       "scope=\"col\">Prompts</th>"
       "<th scope=\"col\" class=\"num\">Unchanged</th><th scope=\"col\" class=\"num\">Ablated</th>"
       "<th scope=\"col\" class=\"num\">Added</th></tr></thead><tbody>",
-      rows, "</tbody></table></div></section>");
+      rows, "</tbody></table></div>");
 }
 
 }  // namespace bearing::jobs

@@ -40,10 +40,23 @@ TEST(ReportHtmlTest, IsSelfContained) {
   for (const Element& element : ReadMarkup(html).elements) {
     for (const auto& [name, value] : element.attributes) {
       EXPECT_NE(name, "src");
-      EXPECT_NE(name, "href");
+      if (name == "href") {
+        EXPECT_THAT(value, testing::StartsWith("#")) << "no link leads out of the page";
+      }
       EXPECT_NE(name.substr(0, 2), "on") << element.name;
       EXPECT_EQ(value.find("url(#"), value.find("url(")) << value;
     }
+  }
+}
+
+TEST(ReportHtmlTest, TheContentsNameEverySection) {
+  for (const ReportData& data : {ReportData(), ExampleReport(false)}) {
+    const Markup markup = ReadMarkup(RenderReportHtml(data));
+    std::vector<std::string> sections, links;
+    for (const Element* section : markup.Find("section")) sections.push_back("#" + section->attributes.at("id"));
+    for (const Element* link : markup.Find("a")) links.push_back(link->attributes.at("href"));
+    EXPECT_FALSE(sections.empty());
+    EXPECT_EQ(links, sections);
   }
 }
 
