@@ -1,20 +1,12 @@
 #include "jobs/report/chart_sections.h"
 
+#include "jobs/report/html_parts.h"
 #include "jobs/report/html_text.h"
 #include "jobs/report/svg_lines.h"
 #include "jobs/report/svg_scatter.h"
 #include "sharding/concat.h"
 
 namespace bearing::jobs {
-namespace {
-
-std::string ScrollBox(const std::string& label, const std::string& content) {
-  return Concat("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", EscapeHtml(label), "\">", content,
-                "</div>");
-}
-
-}  // namespace
-
 std::string NormSection(const ReportData& data) {
   const bool chosen = data.selected >= 0 && data.selected < static_cast<int>(data.candidates.size());
   const int position = chosen ? data.candidates[data.selected].position : -1;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "jobs/report/html_parts.h"
 #include "jobs/report/html_text.h"
 #include "jobs/report/plot_area.h"
 #include "jobs/report/svg_lines.h"
@@ -15,11 +16,6 @@ namespace {
 using GeometryLayer = ReportData::LayerGeometry;
 
 constexpr int kPanels = 8;  // Scatter plots: as many layers, evenly spread, the chosen one among them.
-
-std::string ScrollFigure(const std::string& label, const std::string& content) {
-  return Concat("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", EscapeHtml(label), "\">", content,
-                "</div>");
-}
 
 int ChosenLayer(const ReportData& data) {
   const bool found = data.selected >= 0 && data.selected < static_cast<int>(data.candidates.size());
@@ -141,10 +137,10 @@ std::string GeometryTable(const ReportData& data) {
        {"Layer", "PC1", "PC2", "cos(PC1, d)", "AUROC", "Silhouette", "|d|", "positive |x|", "negative |x|"}) {
     head += Concat("<th scope=\"col\" class=\"num\">", name, "</th>");
   }
-  return Concat(
-      "<details><summary>All numbers</summary>",
-      ScrollFigure("Geometry by layer", Concat("<table><thead><tr>", head, "</tr></thead><tbody>", rows, "</tbody></table>")),
-      "</details>");
+  return Concat("<details><summary>All numbers</summary>",
+                ScrollBox("Geometry by layer", Concat("<table><caption>Geometry by layer</caption><thead><tr>", head,
+                                                      "</tr></thead><tbody>", rows, "</tbody></table>")),
+                "</details>");
 }
 
 }  // namespace
@@ -155,15 +151,15 @@ std::string GeometrySection(const ReportData& data) {
   std::string out = Concat("<p>Residuals of ", data.geometry_positives, " positive and ",
                            data.geometry.front().pc1.size() - data.geometry_positives,
                            " negative training prompts at their last token; d is the difference of the means.</p>",
-                           ScrollFigure("Separation by layer", SeparationCurves(data)));
+                           ScrollBox("Separation by layer", SeparationCurves(data)));
   if (chosen >= 0) {
     const std::string histogram =
         ProjectionHistogram(data.geometry[static_cast<size_t>(chosen)], data.geometry_positives, chosen);
     if (!histogram.empty()) {
-      out += Concat("<h3>Projections at layer ", chosen, "</h3>", ScrollFigure("Projections", histogram));
+      out += Concat("<h3>Projections at layer ", chosen, "</h3>", ScrollBox("Projections", histogram));
     }
   }
-  return Concat(out, "<h3>Principal components</h3>", ScrollFigure("Principal components", ComponentScatter(data)),
+  return Concat(out, "<h3>Principal components</h3>", ScrollBox("Principal components", ComponentScatter(data)),
                 GeometryTable(data));
 }
 

@@ -54,6 +54,7 @@ section:target>h2{border-top-color:var(--blue)}
 .scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--blue);outline-offset:2px}
 table{border-collapse:collapse;font-size:.92rem;margin:6px 0 10px}
 th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--rule);vertical-align:top;font-weight:400;overflow-wrap:normal}
+caption{text-align:left;color:var(--muted);font-size:.82rem;padding:0 0 2px}
 thead th{color:var(--muted);font-size:.82rem;vertical-align:bottom}
 .num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .effect{width:100%}
@@ -106,7 +107,7 @@ summary{cursor:pointer;padding:4px 0}
 .chip.shows{border-color:var(--orange);color:var(--orange)}
 footer{color:var(--muted);font-size:.88rem;padding-top:20px;padding-bottom:48px}
 @media (max-width:640px){header,nav,main,footer{padding-left:14px;padding-right:14px}nav ol{columns:2}.pair{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr}.track{min-width:80px}.effect th,.effect td{padding-right:8px}}
-@media print{body{font-size:11pt}h2{break-after:avoid}figure,.tile,.completion,tr{break-inside:avoid}.heatmap,.chart{max-width:100%;height:auto}.track,.meter,.track i,.meter i,svg,.tile,.callout{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+@media print{body{font-size:11pt}h2{break-after:avoid}figure,.tile,.completion,tr{break-inside:avoid}.heatmap,.chart{max-width:100%;height:auto}.scroll{overflow:visible}nav{display:none}.provenance td,.provenance th{min-width:0}table{font-size:8.5pt}th,td{overflow-wrap:anywhere}details:not([open])::details-content{content-visibility:visible;block-size:auto}.track,.meter,.track i,.meter i,svg,.tile,.callout{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";
 
 }  // namespace

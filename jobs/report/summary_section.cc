@@ -96,14 +96,14 @@ std::string EffectSection(const ReportData& data) {
                            RateRow(data, "negative", "ablation", "Negative prompts, direction ablated") +
                            RateRow(data, "negative", "addition", "Negative prompts, direction added");
   if (rows.empty()) return "";
-  return Concat(
-      "<p>Share of test completions that show ", name,
-      " (a marker is in the text), with one standard error.</p><div class=\"scroll\"><table class=\"effect\"><thead><tr>"
-      "<th scope=\"col\">Completions</th><th scope=\"col\">Shows ",
-      name,
-      "</th><th scope=\"col\" class=\"num\">Share</th><th scope=\"col\" class=\"num\">Error</th>"
-      "<th scope=\"col\" class=\"num\">n</th></tr></thead><tbody>",
-      rows, "</tbody></table></div>");
+  return Concat("<p>Share of test completions that show ", name,
+                " (a marker is in the text), with one standard error.</p><div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+                "aria-label=\"What it does\"><table class=\"effect\"><caption>Completions that show it</caption><thead><tr>"
+                "<th scope=\"col\">Completions</th><th scope=\"col\">Shows ",
+                name,
+                "</th><th scope=\"col\" class=\"num\">Share</th><th scope=\"col\" class=\"num\">Error</th>"
+                "<th scope=\"col\" class=\"num\">n</th></tr></thead><tbody>",
+                rows, "</tbody></table></div>");
 }
 
 std::string CategorySection(const ReportData& data) {
@@ -129,7 +129,8 @@ std::string CategorySection(const ReportData& data) {
   if (rows.empty()) return "";
   return Concat(
       "<p>The same shares, with one standard error.</p><div class=\"scroll\" tabindex=\"0\" "
-      "role=\"region\" aria-label=\"By category\"><table><thead><tr><th scope=\"col\">Category</th><th "
+      "role=\"region\" aria-label=\"By category\"><table><caption>The same by category</caption><thead><tr><th "
+      "scope=\"col\">Category</th><th "
       "scope=\"col\">Prompts</th>"
       "<th scope=\"col\" class=\"num\">Unchanged</th><th scope=\"col\" class=\"num\">Ablated</th>"
       "<th scope=\"col\" class=\"num\">Added</th></tr></thead><tbody>",
