@@ -83,7 +83,11 @@ std::string TableHtml(const std::vector<ComparedRun>& runs) {
   out += "</tr></thead><tbody>";
   for (size_t row = 0; !columns.empty() && row < columns[0].size(); ++row) {
     out += Concat("<tr><th scope=\"row\">", EscapeHtml(columns[0][row].first), "</th>");
-    for (const auto& column : columns) out += Concat("<td>", EscapeHtml(column[row].second), "</td>");
+    for (const auto& column : columns) {
+      // Numbers with their errors stay on a line.
+      const std::string& text = column[row].second;
+      out += Concat(text.size() < 20 ? "<td class=\"short\">" : "<td>", EscapeHtml(text), "</td>");
+    }
     out += "</tr>";
   }
   return out + "</tbody></table></div>";

@@ -45,7 +45,7 @@ std::string SeparationCurves(const ReportData& data) {
 
 // Counts of both sets in equal bins, as two outlines over each other.
 std::string ProjectionHistogram(const GeometryLayer& layer, size_t positives, int index) {
-  constexpr int kWidth = 760, kHeight = 260, kLeft = 20, kRight = 740, kTop = 24, kBottom = 212, kBins = 30;
+  constexpr int kWidth = 760, kHeight = 260, kLeft = 48, kRight = 740, kTop = 24, kBottom = 212, kBins = 30;
   const auto [low, high] = std::minmax_element(layer.projections.begin(), layer.projections.end());
   if (!(*high > *low)) return "";
   const PlotAxis x(*low, *high, kLeft, kRight, false);
@@ -58,6 +58,12 @@ std::string ProjectionHistogram(const GeometryLayer& layer, size_t positives, in
       std::max(*std::max_element(counts[0].begin(), counts[0].end()), *std::max_element(counts[1].begin(), counts[1].end()));
   const PlotAxis y(0, most, kBottom, kTop, false);
   std::string content = SvgPath(Concat("M", kLeft, " ", kBottom, "H", kRight), "axis");
+  for (const double tick : y.Ticks()) {
+    if (tick != std::floor(tick)) continue;
+    content += SvgPath(Concat("M", kLeft, " ", Coordinate(y.At(tick)), "H", kRight), "grid");
+    content += SvgText(kLeft - 8, y.At(tick) + 4, "end label", FormatShort(tick));
+  }
+  content += SvgText(kLeft - 36, kTop - 10, "note", "prompts");
   for (const double tick : x.Ticks()) content += SvgText(x.At(tick), kBottom + 18, "middle label", FormatShort(tick));
   for (int side = 0; side < 2; ++side) {
     std::string path = Concat("M", kLeft, " ", kBottom);

@@ -34,6 +34,7 @@ section:target>h2{border-top-color:var(--blue)}
 .lead{font-size:1.2rem;line-height:1.4;margin:18px 0}
 .lead em{font-style:normal;color:var(--orange)}
 .callout{background:var(--warn);border-left:4px solid var(--warn-rule);padding:8px 12px;border-radius:4px}
+.findings{margin:0 0 16px;padding-left:20px;max-width:75ch}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:10px;margin:0}
 .tile{background:var(--panel);border:1px solid var(--rule);border-radius:8px;padding:10px 12px}
 .tile dt{color:var(--muted);font-size:.85rem}
@@ -55,6 +56,9 @@ section:target>h2{border-top-color:var(--blue)}
 table{border-collapse:collapse;font-size:.92rem;margin:6px 0 10px}
 th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--rule);vertical-align:top;font-weight:400;overflow-wrap:normal}
 caption{text-align:left;color:var(--muted);font-size:.82rem;padding:0 0 2px}
+tbody th{overflow-wrap:anywhere;min-width:7em;max-width:26em}
+tbody th.num{min-width:0}
+.short{white-space:nowrap}
 thead th{color:var(--muted);font-size:.82rem;vertical-align:bottom}
 .num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .effect{width:100%}
@@ -65,7 +69,7 @@ figure{margin:0}
 .legend{list-style:none;margin:10px 0;padding:0;display:flex;flex-wrap:wrap;gap:6px 20px;font-size:.88rem}
 .legend li{display:flex;gap:8px;align-items:flex-start}
 .legend svg{flex:none;margin-top:2px}
-svg text{fill:var(--ink);font-size:12px}
+svg text{fill:var(--ink);font-size:12px;stroke:var(--page);stroke-width:3px;paint-order:stroke;stroke-linejoin:round}
 svg .label{fill:var(--ink)}
 svg .note{fill:var(--muted)}
 svg .mono{fill:var(--muted);font-size:11px}

@@ -30,6 +30,36 @@ std::string TokenAt(const ReportData& data, int position) {
   return index >= 0 && index < static_cast<int>(data.position_tokens.size()) ? VisibleToken(data.position_tokens[index]) : "";
 }
 
+// "harmful prompts ...: from 93.8 % ± 6.1 to 6.2 % ± 6.1"; empty when either was not measured.
+std::string ChangeText(const ReportData& data, const char* side, const char* intervention) {
+  const Rate before = ConceptRate(data.completions, side, "baseline");
+  const Rate after = ConceptRate(data.completions, side, intervention);
+  if (before.n == 0 || after.n == 0) return "";
+  const auto text = [](const Rate& rate) {
+    return Concat(FormatPercent(rate.share), " ± ", FormatFixed(100 * rate.standard_error, 1));
+  };
+  return Concat("from ", text(before), " to ", text(after), " of ", after.n, " ", side, " test prompts");
+}
+
+// What it does to answers, how clearly it passed, and what it costs.
+std::string Findings(const ReportData& data, const Candidate& chosen) {
+  const std::string name = EscapeHtml(data.concept_name);
+  std::string out = "<ul class=\"findings\">";
+  const std::string ablated = ChangeText(data, "positive", "ablation");
+  const std::string added = ChangeText(data, "negative", "addition");
+  if (!ablated.empty()) out += Concat("<li>Ablating it takes ", name, " ", ablated, ".</li>");
+  if (!added.empty()) out += Concat("<li>Adding it takes ", name, " ", added, ".</li>");
+  if (ablated.empty() && added.empty()) out += "<li>What it does to answers was not measured.</li>";
+  if (chosen.induce.has_value() && chosen.kl.has_value()) {
+    out += Concat("<li>It passed the tests with ", FormatFixed(*chosen.induce - data.rule.induce_min, 2),
+                  " to spare in induce, and with ", FormatPercent(*chosen.kl / data.rule.kl_max), " of the KL that is allowed",
+                  data.relaxations.empty() ? "" : ", after the thresholds were relaxed", ".</li>");
+    out += Concat("<li>It costs a mean KL divergence of ", FormatFixed(*chosen.kl, 4),
+                  " in the first token after negative validation prompts.</li>");
+  }
+  return out + "</ul>";
+}
+
 std::string Tiles(const ReportData& data, const Candidate& chosen) {
   const Selection selection = Select(data.candidates, data.rule);
   const std::string token = TokenAt(data, chosen.position);
@@ -84,7 +114,10 @@ std::string SummarySection(const ReportData& data) {
   for (const std::string& relaxation : data.relaxations) {
     out += Concat("<p class=\"callout\"><strong>Relaxed:</strong> ", EscapeHtml(relaxation), "</p>");
   }
-  if (found) out += Tiles(data, data.candidates[data.selected]);
+  if (found) {
+    const Candidate& chosen = data.candidates[data.selected];
+    out += Findings(data, chosen) + Tiles(data, chosen);
+  }
   return out;
 }
 
