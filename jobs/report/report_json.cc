@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "jobs/report/cost_section.h"
 #include "jobs/report/report.h"
 #include "jobs/report/report_sections.h"
 
@@ -113,6 +114,7 @@ json RowsJson(const std::vector<std::pair<std::string, std::string>>& rows) {
 
 constexpr ReportNumbers kNumbers[] = {
     {"geometry", GeometryJson},
+    {"costs", CostJson},
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "jobs/report/chart_sections.h"
+#include "jobs/report/cost_section.h"
 #include "jobs/report/geometry_section.h"
 #include "jobs/report/heatmap_panel.h"
 #include "jobs/report/report_tables.h"
@@ -15,6 +16,7 @@ constexpr ReportSection kSections[] = {
     {"summary", "Summary", SummarySection},
     {"effect", "What it does", EffectSection},
     {"categories", "By category", CategorySection},
+    {"costs", "What it costs", CostSection},
     {"where", "Where the direction is", HeatmapSection},
     {"chosen", "How it was chosen", CandidateSection},
     {"tradeoff", "Strength against side effect", ScatterSection},

@@ -157,7 +157,7 @@ absl::Status TakeProvenance(const Json& provenance, ReportData& data) {
 
 // From the marks of the stages; a copy of a run without them has no times.
 void TakeStageSeconds(const std::string& folder, ReportData& data) {
-  for (const char* stage : {"collect", "select", "evaluate", "edit", "verify"}) {
+  for (const char* stage : {"collect", "select", "evaluate", "cost", "edit", "verify"}) {
     const std::string mark = Concat(folder, "/.bearing/stages/", stage, ".json");
     WithJson(mark, [&](const Json& document) {
       data.stage_seconds.push_back({stage, document.at("seconds").get<double>()});
@@ -166,10 +166,16 @@ void TakeStageSeconds(const std::string& folder, ReportData& data) {
   }
 }
 
+absl::Status TakeCosts(const Json& costs, ReportData& data) {
+  data.costs = CostRowsOf(costs);
+  return absl::OkStatus();
+}
+
 constexpr ReportSource kSources[] = {
     {"collect.json", true, ReadJson<TakeCollect>},      {"means.safetensors", true, TakeNorms},
     {"candidates.json", true, ReadJson<TakeSelection>}, {"geometry.json", false, ReadJson<TakeGeometry>},
-    {"completions.jsonl", false, TakeCompletions},      {"verify.json", false, ReadJson<TakeVerification>},
+    {"costs.json", false, ReadJson<TakeCosts>},         {"completions.jsonl", false, TakeCompletions},
+    {"verify.json", false, ReadJson<TakeVerification>},
 };
 
 }  // namespace

@@ -57,6 +57,16 @@ std::string Findings(const ReportData& data, const Candidate& chosen) {
     out += Concat("<li>It costs a mean KL divergence of ", FormatFixed(*chosen.kl, 4),
                   " in the first token after negative validation prompts.</li>");
   }
+  for (const CostRow& row : data.costs) {
+    if (row.metric != "cross_entropy") continue;
+    for (const CostRow::Value& value : row.values) {
+      if (value.intervention != "ablation" || !value.difference.has_value()) continue;
+      out += Concat(
+          "<li>Ablating it changes cross-entropy on ", EscapeHtml(row.set), " by ", FormatFixed(*value.difference, 4),
+          value.difference_standard_error.has_value() ? Concat(" ± ", FormatFixed(*value.difference_standard_error, 4)) : "",
+          " nats a token.</li>");
+    }
+  }
   return out + "</ul>";
 }
 

@@ -107,6 +107,11 @@ ReportData ExampleReport(bool complete) {
   AddNorms(data);
   AddGeometry(data);
   AddCompletions(data);
+  CostRow cost;
+  cost.kind = "text", cost.set = "wiki", cost.metric = "cross_entropy", cost.items = 64, cost.unit = "texts",
+  cost.tokens = 20480;
+  cost.values = {{"baseline", 2.5131, 0.0412, {}, {}}, {"ablation", 2.5208, 0.0413, 0.0077, 0.0021}};
+  data.costs = {cost};
   data.verification = {{"max |logit difference|", "3.1e-05 (at most 1e-03)"},
                        {"tensors edited", "65 of 291"},
                        {"all other tensors", "byte-identical"}};
