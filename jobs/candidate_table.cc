@@ -97,6 +97,10 @@ absl::StatusOr<CandidateTable> ReadReference(const nlohmann::json& list, int64_t
     candidate.induce = entry.Number("steering_score", kNan);
     candidate.kl = entry.Number("kl_div_score", kNan);
     if (!entry.error().empty()) return BadTable(path, entry.error());
+    if (candidate.layer < 0 || candidate.layer >= num_layers || candidate.position >= 0) {
+      return BadTable(path, Concat("entry ", i, " is of layer ", candidate.layer, ", position ", candidate.position,
+                                   ": of a model with ", num_layers, " layers (--num-layers)"));
+    }
     table.candidates.push_back(candidate);
   }
   return table;

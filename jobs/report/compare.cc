@@ -72,7 +72,9 @@ Json RunJson(const ComparedRun& run) {
 }
 
 std::string TableHtml(const std::vector<ComparedRun>& runs) {
-  std::string out = "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Runs\"><table><thead><tr><td></td>";
+  std::string out =
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Runs\"><table><caption>Results of each "
+      "run</caption><thead><tr><td></td>";
   std::vector<std::vector<std::pair<std::string, std::string>>> columns;
   for (size_t i = 0; i < runs.size(); ++i) {
     out += Concat("<th scope=\"col\">", EscapeHtml(runs[i].name), "</th>");
@@ -81,7 +83,11 @@ std::string TableHtml(const std::vector<ComparedRun>& runs) {
   out += "</tr></thead><tbody>";
   for (size_t row = 0; !columns.empty() && row < columns[0].size(); ++row) {
     out += Concat("<tr><th scope=\"row\">", EscapeHtml(columns[0][row].first), "</th>");
-    for (const auto& column : columns) out += Concat("<td>", EscapeHtml(column[row].second), "</td>");
+    for (const auto& column : columns) {
+      // Numbers with their errors stay on a line.
+      const std::string& text = column[row].second;
+      out += Concat(text.size() < 20 ? "<td class=\"short\">" : "<td>", EscapeHtml(text), "</td>");
+    }
     out += "</tr>";
   }
   return out + "</tbody></table></div>";
@@ -152,16 +158,21 @@ Json ComparisonJson(const std::vector<ComparedRun>& runs) {
 }
 
 std::string RenderComparisonHtml(const std::vector<ComparedRun>& runs) {
-  std::string out = Concat(
+  std::string contents = "<nav aria-label=\"Contents\"><ol><li><a href=\"#table\">Table</a></li>";
+  std::string maps;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const std::string id = Concat("run-", i + 1);
+    const std::string name = EscapeHtml(runs[i].name);
+    contents += Concat("<li><a href=\"#", id, "\">", name, "</a></li>");
+    maps += Concat("<section id=\"", id, "\" aria-labelledby=\"", id, "-heading\"><h2 id=\"", id, "-heading\">", name, "</h2>",
+                   HeatmapSection(runs[i].report, id + "-"), "</section>\n");
+  }
+  return Concat(
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, "
       "initial-scale=1\"><title>Runs side by side · Bearing</title><style>",
-      ReportStyle(), "</style></head>\n<body><header><h1>Runs side by side</h1></header>\n<main><section>", TableHtml(runs),
-      "</section>\n");
-  for (const ComparedRun& run : runs) {
-    const std::string maps = HeatmapSection(run.report);
-    if (!maps.empty()) out += Concat("<h2>", EscapeHtml(run.name), "</h2>", maps, "\n");
-  }
-  return out + "</main></body></html>\n";
+      ReportStyle(), "</style></head>\n<body><header><h1>Runs side by side</h1></header>\n", contents,
+      "</ol></nav>\n<main><section id=\"table\" aria-labelledby=\"table-heading\"><h2 id=\"table-heading\">Table</h2>",
+      TableHtml(runs), "</section>\n", maps, "</main></body></html>\n");
 }
 
 }  // namespace bearing::jobs

@@ -41,7 +41,7 @@ std::string Response(const Completion* completion, const std::string& heading, c
   const std::string marker =
       completion->matched_marker.empty() ? "" : Concat(": contains “", EscapeHtml(completion->matched_marker), "”");
   return Concat("<div class=\"response\"><h4>", heading, " <span class=\"chip", completion->shows_concept ? " shows" : "",
-                "\">", Verdict(completion, concept_name), marker, "</span></h4><p class=\"text\">",
+                "\">", Verdict(completion, concept_name), marker, "</span></h4><p class=\"text\" dir=\"auto\">",
                 EscapeHtml(completion->response), "</p></div>");
 }
 
@@ -58,10 +58,11 @@ std::string Side(const ReportData& data, const char* side, const char* intervent
     const Completion& any = before != nullptr ? *before : *after;
     const std::string category =
         any.category.empty() ? "" : Concat(" <span class=\"muted\">", EscapeHtml(any.category), "</span>");
-    out += Concat("<details class=\"completion\"", i < kOpenAtFirst ? " open" : "", "><summary><span class=\"prompt\">",
-                  EscapeHtml(any.prompt), "</span>", category, " <span class=\"verdict\">", Verdict(before, concept_name),
-                  " → ", Verdict(after, concept_name), "</span></summary><div class=\"pair\">",
-                  Response(before, "Unchanged", concept_name), Response(after, changed, concept_name), "</div></details>");
+    out += Concat("<details class=\"completion\"", i < kOpenAtFirst ? " open" : "",
+                  "><summary><span class=\"prompt\" dir=\"auto\">", EscapeHtml(any.prompt), "</span>", category,
+                  " <span class=\"verdict\">", Verdict(before, concept_name), " → ", Verdict(after, concept_name),
+                  "</span></summary><div class=\"pair\">", Response(before, "Unchanged", concept_name),
+                  Response(after, changed, concept_name), "</div></details>");
   }
   return out;
 }
@@ -75,9 +76,9 @@ std::string CompletionSection(const ReportData& data) {
       Side(data, "negative", "addition", "Negative prompts: unchanged and with the direction added", "Direction added");
   if (sides.empty()) return "";
   return Concat(
-      "<section><h2>Completions side by side</h2><p class=\"callout\">These are raw outputs of a model whose behaviour was "
+      "<p class=\"callout\">These are raw outputs of a model whose behaviour was "
       "changed on purpose; they may be wrong, offensive or harmful.</p>",
-      sides, "</section>");
+      sides);
 }
 
 }  // namespace bearing::jobs

@@ -119,11 +119,12 @@ std::string CostSection(const ReportData& data) {
   std::string rows;
   for (const CostRow& row : data.costs) rows += CostRowHtml(row, changed);
   return Concat(
-      "<section><h2>What it costs</h2><p>The same inputs as the model is and under the intervention, with one standard error; "
+      "<p>The same inputs as the model is and under the intervention, with one standard error; "
       "errors of differences are those of the paired differences.</p><div class=\"scroll\" tabindex=\"0\" role=\"region\" "
-      "aria-label=\"What it costs\"><table class=\"costs\"><thead><tr><th scope=\"col\">Measure</th><th scope=\"col\">Set</th>"
+      "aria-label=\"What it costs\"><table class=\"costs\"><caption>Costs of the intervention</caption><thead><tr><th "
+      "scope=\"col\">Measure</th><th scope=\"col\">Set</th>"
       "<th scope=\"col\" class=\"num\">Unchanged</th>",
-      head, "</tr></thead><tbody>", rows, "</tbody></table></div></section>");
+      head, "</tr></thead><tbody>", rows, "</tbody></table></div>");
 }
 
 nlohmann::ordered_json CostJson(const ReportData& data) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "jobs/report/html_parts.h"
 #include "jobs/report/html_text.h"
 #include "jobs/report/plot_area.h"
 #include "jobs/report/svg_lines.h"
@@ -15,11 +16,6 @@ namespace {
 using GeometryLayer = ReportData::LayerGeometry;
 
 constexpr int kPanels = 8;  // Scatter plots: as many layers, evenly spread, the chosen one among them.
-
-std::string ScrollFigure(const std::string& label, const std::string& content) {
-  return Concat("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", EscapeHtml(label), "\">", content,
-                "</div>");
-}
 
 int ChosenLayer(const ReportData& data) {
   const bool found = data.selected >= 0 && data.selected < static_cast<int>(data.candidates.size());
@@ -49,7 +45,7 @@ std::string SeparationCurves(const ReportData& data) {
 
 // Counts of both sets in equal bins, as two outlines over each other.
 std::string ProjectionHistogram(const GeometryLayer& layer, size_t positives, int index) {
-  constexpr int kWidth = 760, kHeight = 260, kLeft = 20, kRight = 740, kTop = 24, kBottom = 212, kBins = 30;
+  constexpr int kWidth = 760, kHeight = 260, kLeft = 48, kRight = 740, kTop = 24, kBottom = 212, kBins = 30;
   const auto [low, high] = std::minmax_element(layer.projections.begin(), layer.projections.end());
   if (!(*high > *low)) return "";
   const PlotAxis x(*low, *high, kLeft, kRight, false);
@@ -62,6 +58,12 @@ std::string ProjectionHistogram(const GeometryLayer& layer, size_t positives, in
       std::max(*std::max_element(counts[0].begin(), counts[0].end()), *std::max_element(counts[1].begin(), counts[1].end()));
   const PlotAxis y(0, most, kBottom, kTop, false);
   std::string content = SvgPath(Concat("M", kLeft, " ", kBottom, "H", kRight), "axis");
+  for (const double tick : y.Ticks()) {
+    if (tick != std::floor(tick)) continue;
+    content += SvgPath(Concat("M", kLeft, " ", Coordinate(y.At(tick)), "H", kRight), "grid");
+    content += SvgText(kLeft - 8, y.At(tick) + 4, "end label", FormatShort(tick));
+  }
+  content += SvgText(kLeft - 36, kTop - 10, "note", "prompts");
   for (const double tick : x.Ticks()) content += SvgText(x.At(tick), kBottom + 18, "middle label", FormatShort(tick));
   for (int side = 0; side < 2; ++side) {
     std::string path = Concat("M", kLeft, " ", kBottom);
@@ -141,10 +143,10 @@ std::string GeometryTable(const ReportData& data) {
        {"Layer", "PC1", "PC2", "cos(PC1, d)", "AUROC", "Silhouette", "|d|", "positive |x|", "negative |x|"}) {
     head += Concat("<th scope=\"col\" class=\"num\">", name, "</th>");
   }
-  return Concat(
-      "<details><summary>All numbers</summary>",
-      ScrollFigure("Geometry by layer", Concat("<table><thead><tr>", head, "</tr></thead><tbody>", rows, "</tbody></table>")),
-      "</details>");
+  return Concat("<details><summary>All numbers</summary>",
+                ScrollBox("Geometry by layer", Concat("<table><caption>Geometry by layer</caption><thead><tr>", head,
+                                                      "</tr></thead><tbody>", rows, "</tbody></table>")),
+                "</details>");
 }
 
 }  // namespace
@@ -152,19 +154,19 @@ std::string GeometryTable(const ReportData& data) {
 std::string GeometrySection(const ReportData& data) {
   if (data.geometry.empty()) return "";
   const int chosen = ChosenLayer(data);
-  std::string out = Concat("<section><h2>Geometry</h2><p>Residuals of ", data.geometry_positives, " positive and ",
+  std::string out = Concat("<p>Residuals of ", data.geometry_positives, " positive and ",
                            data.geometry.front().pc1.size() - data.geometry_positives,
                            " negative training prompts at their last token; d is the difference of the means.</p>",
-                           ScrollFigure("Separation by layer", SeparationCurves(data)));
+                           ScrollBox("Separation by layer", SeparationCurves(data)));
   if (chosen >= 0) {
     const std::string histogram =
         ProjectionHistogram(data.geometry[static_cast<size_t>(chosen)], data.geometry_positives, chosen);
     if (!histogram.empty()) {
-      out += Concat("<h3>Projections at layer ", chosen, "</h3>", ScrollFigure("Projections", histogram));
+      out += Concat("<h3>Projections at layer ", chosen, "</h3>", ScrollBox("Projections", histogram));
     }
   }
-  return Concat(out, "<h3>Principal components</h3>", ScrollFigure("Principal components", ComponentScatter(data)),
-                GeometryTable(data), "</section>");
+  return Concat(out, "<h3>Principal components</h3>", ScrollBox("Principal components", ComponentScatter(data)),
+                GeometryTable(data));
 }
 
 }  // namespace bearing::jobs

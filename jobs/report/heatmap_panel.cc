@@ -106,9 +106,9 @@ ColorReach ReachOf(const ReportData& data, const Panel& panel) {
   return reach.good == 0 ? ColorReach() : reach;
 }
 
-Heatmap BuildMap(const ReportData& data, const Panel& panel) {
+Heatmap BuildMap(const ReportData& data, const Panel& panel, const std::string& id_prefix) {
   Heatmap map;
-  map.id = panel.id;
+  map.id = id_prefix + panel.id;
   map.title = Concat(panel.name, " by layer and position");
   map.columns = data.num_layers;
   map.first_pruned_column = static_cast<int>(std::clamp<int64_t>(data.rule.first_pruned_layer(), 0, data.num_layers));
@@ -169,7 +169,7 @@ std::string SharedLegend(const std::vector<Heatmap>& maps, bool complete) {
   if (chosen) out += LegendItem("<rect x=\"2\" y=\"2\" width=\"14\" height=\"14\" class=\"ring\"/>", "chosen candidate");
   if (passes) out += LegendItem("<circle cx=\"9\" cy=\"9\" r=\"4\" class=\"pass\"/>", "passes all tests");
   if (fills.count(HeatmapCell::Fill::kStopped) > 0) {
-    out += LegendItem("<rect width=\"18\" height=\"18\" fill=\"url(#bypass-stopped)\"/>",
+    out += LegendItem("<rect width=\"18\" height=\"18\" fill=\"url(#" + maps[0].id + "-stopped)\"/>",
                       complete ? "not scored" : "not scored: an earlier, cheaper test (induce, then KL) had failed already");
   }
   if (fills.count(HeatmapCell::Fill::kPruned) > 0) {
@@ -177,20 +177,23 @@ std::string SharedLegend(const std::vector<Heatmap>& maps, bool complete) {
         LegendItem("<rect width=\"18\" height=\"18\" class=\"pruned\"/>", "not scored: last layers, which the rule leaves out");
   }
   if (fills.count(HeatmapCell::Fill::kZero) > 0) {
-    out += LegendItem("<rect width=\"18\" height=\"18\" fill=\"url(#bypass-zero)\"/>", "the two means are equal: no direction");
+    out += LegendItem("<rect width=\"18\" height=\"18\" fill=\"url(#" + maps[0].id + "-zero)\"/>",
+                      "the two means are equal: no direction");
   }
   return out + "</ul>";
 }
 
 }  // namespace
 
-std::string HeatmapSection(const ReportData& data) {
+std::string HeatmapSection(const ReportData& data) { return HeatmapSection(data, ""); }
+
+std::string HeatmapSection(const ReportData& data, const std::string& id_prefix) {
   const std::vector<Panel> panels = Panels(data);
   std::vector<Heatmap> maps;
   maps.reserve(panels.size());
-  for (const Panel& panel : panels) maps.push_back(BuildMap(data, panel));
+  for (const Panel& panel : panels) maps.push_back(BuildMap(data, panel, id_prefix));
   std::string out =
-      "<section><h2>Where the direction is</h2><p>Each cell is a candidate: the difference of the two means at one "
+      "<p>Each cell is a candidate: the difference of the two means at one "
       "layer and one position after the prompt. Point at a cell for its score; all scores are in a table below.</p>";
   out += SharedLegend(maps, data.complete);
   for (size_t i = 0; i < panels.size(); ++i) {
@@ -198,7 +201,7 @@ std::string HeatmapSection(const ReportData& data) {
                   "</p></figcaption><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"",
                   EscapeHtml(maps[i].title), "\">", RenderHeatmap(maps[i]), "</div></figure>");
   }
-  return out + "</section>";
+  return out;
 }
 
 }  // namespace bearing::jobs

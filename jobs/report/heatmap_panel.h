@@ -10,6 +10,9 @@ namespace bearing::jobs {
 
 std::string HeatmapSection(const ReportData& data);
 
+// The same where a page has several: ids of elements start with the prefix.
+std::string HeatmapSection(const ReportData& data, const std::string& id_prefix);
+
 }  // namespace bearing::jobs
 
 #endif  // BEARING_JOBS_REPORT_HEATMAP_PANEL_H_

@@ -63,7 +63,8 @@ std::string FormatFixed(double value, int decimals) {
 
 std::string FormatShort(double value) {
   if (!std::isfinite(value)) return "n/a";
-  return WithTrueMinus(absl::StrFormat("%.3g", value));
+  const bool is_readable_whole = std::fabs(value) >= 999.5 && std::fabs(value) < 999999.5;
+  return WithTrueMinus(is_readable_whole ? absl::StrFormat("%.0f", value) : absl::StrFormat("%.3g", value));
 }
 
 std::string FormatPercent(double share) { return FormatFixed(100 * share, 1) + " %"; }

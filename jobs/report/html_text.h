@@ -17,7 +17,7 @@ std::string VisibleToken(std::string_view token);
 // Fixed decimals, a true minus sign, "n/a" for what is not finite.
 std::string FormatFixed(double value, int decimals);
 
-// Three significant digits, for axes and counts of any size.
+// Three significant digits, but whole numbers from 1000 to a million as they are; for axes and counts of any size.
 std::string FormatShort(double value);
 
 // "93.8 %"

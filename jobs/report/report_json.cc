@@ -1,6 +1,8 @@
 #include <nlohmann/json.hpp>
 
+#include "jobs/report/cost_section.h"
 #include "jobs/report/report.h"
+#include "jobs/report/report_sections.h"
 
 namespace bearing::jobs {
 namespace {
@@ -110,7 +112,14 @@ json RowsJson(const std::vector<std::pair<std::string, std::string>>& rows) {
   return out;
 }
 
+constexpr ReportNumbers kNumbers[] = {
+    {"geometry", GeometryJson},
+    {"costs", CostJson},
+};
+
 }  // namespace
+
+absl::Span<const ReportNumbers> MoreReportNumbers() { return kNumbers; }
 
 std::string RenderReportJson(const ReportData& data) {
   json out = {
@@ -129,8 +138,7 @@ std::string RenderReportJson(const ReportData& data) {
       {"rates", RatesJson(data)},
       {"rates_by_category", CategoriesJson(data)},
       {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
-  out["geometry"] = GeometryJson(data);
-  out["costs"] = CostJson(data);
+  for (const ReportNumbers& numbers : MoreReportNumbers()) out[std::string(numbers.key)] = numbers.json(data);
   out["prompts"] = json::array();
   for (const auto& [name, counts] : data.prompt_counts) {
     out["prompts"].push_back({{"set", name}, {"given", counts.first}, {"kept", counts.second}});

@@ -17,7 +17,7 @@ constexpr char kDark[] =
 constexpr char kText[] = R"css(
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wrap:anywhere}
-header,main,footer{max-width:1080px;margin:0 auto;padding:0 20px}
+header,nav,main,footer{max-width:1080px;margin:0 auto;padding:0 20px}
 header{padding-top:32px}
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 4px}
 h2{font-size:1.25rem;margin:44px 0 6px;padding-top:14px;border-top:1px solid var(--rule)}
@@ -26,10 +26,15 @@ h4{font-size:.85rem;margin:0 0 6px}
 p{margin:6px 0 12px;max-width:75ch}
 code,.mono{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 code{background:var(--panel);border:1px solid var(--rule);border-radius:4px;padding:0 4px;font-size:.9em}
+nav ol{columns:3;column-gap:24px;margin:0;padding:10px 12px 10px 34px;background:var(--panel);border:1px solid var(--rule);border-radius:8px;font-size:.92rem}
+nav li{break-inside:avoid}
+a{color:var(--blue)}
+section:target>h2{border-top-color:var(--blue)}
 .muted,header p,figcaption p{color:var(--muted)}
 .lead{font-size:1.2rem;line-height:1.4;margin:18px 0}
 .lead em{font-style:normal;color:var(--orange)}
 .callout{background:var(--warn);border-left:4px solid var(--warn-rule);padding:8px 12px;border-radius:4px}
+.findings{margin:0 0 16px;padding-left:20px;max-width:75ch}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:10px;margin:0}
 .tile{background:var(--panel);border:1px solid var(--rule);border-radius:8px;padding:10px 12px}
 .tile dt{color:var(--muted);font-size:.85rem}
@@ -47,9 +52,13 @@ code{background:var(--panel);border:1px solid var(--rule);border-radius:4px;padd
 .track u::before{left:0}
 .track u::after{right:0}
 .scroll{overflow-x:auto;max-width:100%;padding-bottom:4px}
-.scroll:focus-visible,summary:focus-visible{outline:2px solid var(--blue);outline-offset:2px}
+.scroll:focus-visible,a:focus-visible,summary:focus-visible{outline:2px solid var(--blue);outline-offset:2px}
 table{border-collapse:collapse;font-size:.92rem;margin:6px 0 10px}
 th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--rule);vertical-align:top;font-weight:400;overflow-wrap:normal}
+caption{text-align:left;color:var(--muted);font-size:.82rem;padding:0 0 2px}
+tbody th{overflow-wrap:anywhere;min-width:7em;max-width:26em}
+tbody th.num{min-width:0}
+.short{white-space:nowrap}
 thead th{color:var(--muted);font-size:.82rem;vertical-align:bottom}
 .num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .effect{width:100%}
@@ -60,7 +69,7 @@ figure{margin:0}
 .legend{list-style:none;margin:10px 0;padding:0;display:flex;flex-wrap:wrap;gap:6px 20px;font-size:.88rem}
 .legend li{display:flex;gap:8px;align-items:flex-start}
 .legend svg{flex:none;margin-top:2px}
-svg text{fill:var(--ink);font-size:12px}
+svg text{fill:var(--ink);font-size:12px;stroke:var(--page);stroke-width:3px;paint-order:stroke;stroke-linejoin:round}
 svg .label{fill:var(--ink)}
 svg .note{fill:var(--muted)}
 svg .mono{fill:var(--muted);font-size:11px}
@@ -101,8 +110,8 @@ summary{cursor:pointer;padding:4px 0}
 .chip{display:inline-block;font-weight:400;border:1px solid var(--rule);border-radius:10px;padding:0 8px;color:var(--muted)}
 .chip.shows{border-color:var(--orange);color:var(--orange)}
 footer{color:var(--muted);font-size:.88rem;padding-top:20px;padding-bottom:48px}
-@media (max-width:640px){header,main,footer{padding-left:14px;padding-right:14px}.pair{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr}.track{min-width:80px}.effect th,.effect td{padding-right:8px}}
-@media print{body{font-size:11pt}h2{break-after:avoid}figure,.tile,.completion,tr{break-inside:avoid}.heatmap,.chart{max-width:100%;height:auto}.track,.meter,.track i,.meter i,svg,.tile,.callout{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+@media (max-width:640px){header,nav,main,footer{padding-left:14px;padding-right:14px}nav ol{columns:2}.pair{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr}.track{min-width:80px}.effect th,.effect td{padding-right:8px}}
+@media print{body{font-size:11pt}h2{break-after:avoid}figure,.tile,.completion,tr{break-inside:avoid}.heatmap,.chart{max-width:100%;height:auto}.scroll{overflow:visible}nav{display:none}.provenance td,.provenance th{min-width:0}table{font-size:8.5pt}th,td{overflow-wrap:anywhere}details:not([open])::details-content{content-visibility:visible;block-size:auto}.track,.meter,.track i,.meter i,svg,.tile,.callout{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "jobs/report/html_parts.h"
 #include "jobs/report/html_text.h"
 #include "sharding/concat.h"
 
@@ -10,29 +11,10 @@ namespace {
 
 using NamedRows = std::vector<std::pair<std::string, std::string>>;
 
-// A table whose first column heads the rows. `columns` and `rows` are escaped already; columns after the first are numbers
-// unless `text_columns`.
-std::string Table(const std::vector<std::string>& columns, const std::vector<std::vector<std::string>>& rows,
-                  bool text_columns) {
-  const char* number = text_columns ? "" : " class=\"num\"";
-  std::string out = "<div class=\"scroll\"><table><thead><tr>";
-  for (size_t i = 0; i < columns.size(); ++i)
-    out += Concat("<th scope=\"col\"", i == 0 ? "" : number, ">", columns[i], "</th>");
-  out += "</tr></thead><tbody>";
-  for (const std::vector<std::string>& row : rows) {
-    out += "<tr>";
-    for (size_t i = 0; i < row.size(); ++i) {
-      out += i == 0 ? Concat("<th scope=\"row\">", row[i], "</th>") : Concat("<td", number, ">", row[i], "</td>");
-    }
-    out += "</tr>";
-  }
-  return out + "</tbody></table></div>";
-}
-
-std::string NamedTable(const std::string& first, const std::string& second, const NamedRows& rows) {
+std::string NamedTable(const std::string& caption, const std::string& first, const std::string& second, const NamedRows& rows) {
   std::vector<std::vector<std::string>> escaped;
   for (const auto& [name, value] : rows) escaped.push_back({EscapeHtml(name), EscapeHtml(value)});
-  return Table({first, second}, escaped, /*text_columns=*/true);
+  return HtmlTable(caption, {first, second}, escaped, CellKind::kText);
 }
 
 std::string ScoreCell(const std::optional<double>& value, int decimals) {
@@ -81,10 +63,13 @@ std::string CandidateSection(const ReportData& data) {
                     Concat(chosen ? "<strong>chosen</strong>; " : "", DiscardText(Classify(candidate, data.rule)))});
   }
   return Concat(
-      "<section><h2>How it was chosen</h2><p>A candidate is tested in this order and drops out at its first failure",
+      "<p>A candidate is tested in this order and drops out at its first failure",
       data.complete ? "; all scores were measured all the same, for complete maps" : "; later scores are then not measured",
-      ".</p>", Table({"Candidates", "Number"}, counts, false), "<details><summary>All scores as a table</summary>",
-      Table({"Candidate", "Norm", "Induce", "KL", "Bypass", "Outcome"}, rows, false), "</details></section>");
+      ".</p>", HtmlTable("Candidates by outcome", {"Candidates", "Number"}, counts, CellKind::kNumber),
+      "<details><summary>All scores as a table</summary>",
+      HtmlTable("Scores of all candidates", {"Candidate", "Norm", "Induce", "KL", "Bypass", "Outcome"}, rows,
+                CellKind::kNumber),
+      "</details>");
 }
 
 std::string MetricSection(const ReportData& data) {
@@ -95,13 +80,15 @@ std::string MetricSection(const ReportData& data) {
                     FormatFixed(token.positive_probability, 4), FormatFixed(token.negative_probability, 4)});
   }
   return Concat(
-      "<section><h2>What is measured</h2><p>The metric is log P − log(1 − P), P being the probability that the answer "
+      "<p>The metric is log P − log(1 − P), P being the probability that the answer "
       "starts with one of these tokens. Without intervention its mean is ",
       FormatFixed(data.positive_metric, 2), " on positive and ", FormatFixed(data.negative_metric, 2),
       " on negative validation prompts. ",
       data.metric_tokens_derived ? "The tokens were derived from what the model says on the training prompts."
                                  : "The tokens were given in the job file.",
-      "</p>", Table({"Token", "Id", "P on positive prompts", "P on negative prompts"}, rows, false), "</section>");
+      "</p>",
+      HtmlTable("Tokens of the metric", {"Token", "Id", "P on positive prompts", "P on negative prompts"}, rows,
+                CellKind::kNumber));
 }
 
 std::string PromptSection(const ReportData& data) {
@@ -110,17 +97,16 @@ std::string PromptSection(const ReportData& data) {
   for (const auto& [name, counts] : data.prompt_counts) {
     rows.push_back({EscapeHtml(name), Concat(counts.first), Concat(counts.second)});
   }
-  return Concat(
-      "<section><h2>Prompts</h2><p>The filter keeps positive prompts with a metric above 0 and negative ones below.</p>",
-      Table({"Set", "Given", "Kept"}, rows, false), "</section>");
+  return Concat("<p>The filter keeps positive prompts with a metric above 0 and negative ones below.</p>",
+                HtmlTable("Number of prompts", {"Set", "Given", "Kept"}, rows, CellKind::kNumber));
 }
 
 std::string VerificationSection(const ReportData& data) {
   if (data.verification.empty()) return "";
   return Concat(
-      "<section><h2>Is the edited checkpoint right?</h2><p>The edited weights without intervention against the original "
+      "<p>The edited weights without intervention against the original "
       "weights with the direction ablated.</p>",
-      NamedTable("Check", "Result", data.verification), "</section>");
+      NamedTable("Edited weights", "Check", "Result", data.verification));
 }
 
 std::string RunSection(const ReportData& data) {
@@ -145,15 +131,16 @@ std::string RunSection(const ReportData& data) {
                     {"Bearing", data.version},
                     {"Created", data.created}};
   rows.insert(rows.end(), data.provenance.begin(), data.provenance.end());
-  std::string out = "<section><h2>The run</h2>";
+  std::string out;
   if (!stages.empty()) {
-    out += Concat(
-        "<div class=\"scroll\"><table class=\"effect\"><thead><tr><th scope=\"col\">Stage</th><th scope=\"col\">Part of the "
-        "longest</th><th scope=\"col\" class=\"num\">Time</th></tr></thead><tbody>",
-        stages, "<tr><th scope=\"row\">all stages</th><td></td><td class=\"num\">", FormatSeconds(total),
-        "</td></tr></tbody></table></div>");
+    out += ScrollBox("Time by stage", Concat("<table class=\"effect\"><caption>Time by stage</caption><thead><tr><th "
+                                             "scope=\"col\">Stage</th><th scope=\"col\">Part of the "
+                                             "longest</th><th scope=\"col\" class=\"num\">Time</th></tr></thead><tbody>",
+                                             stages, "<tr><th scope=\"row\">all stages</th><td></td><td class=\"num\">",
+                                             FormatSeconds(total), "</td></tr></tbody></table>"));
   }
-  return Concat(out, "<h3>Provenance</h3><div class=\"provenance\">", NamedTable("Item", "Value", rows), "</div></section>");
+  return Concat(out, "<h3>Provenance</h3><div class=\"provenance\">", NamedTable("Provenance", "Item", "Value", rows),
+                "</div>");
 }
 
 }  // namespace bearing::jobs

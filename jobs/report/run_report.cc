@@ -1,7 +1,6 @@
 #include "jobs/report/run_report.h"
 
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -11,6 +10,8 @@
 #include "absl/time/time.h"
 #include "jobs/artifacts.h"
 #include "jobs/mean_grid.h"
+#include "jobs/report/artifact_json.h"
+#include "jobs/report/report_sections.h"
 #include "sharding/concat.h"
 #include "sharding/status_macros.h"
 
@@ -19,20 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
-
-// Calls `read`; what nlohmann throws when a field is missing or of another kind becomes DataLoss that names the file.
-absl::Status Guarded(const std::string& file, const std::function<absl::Status()>& read) {
-  try {
-    return read();
-  } catch (const Json::exception& error) {
-    return absl::DataLossError(Concat("artifact is not as Bearing writes it: ", error.what(), ": file=", file));
-  }
-}
-
-absl::Status WithJson(const std::string& file, const std::function<absl::Status(const Json&)>& take) {
-  BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
-  return Guarded(file, [&] { return take(Json::parse(text)); });
-}
 
 std::optional<double> OptionalNumber(const Json& value) {
   return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
@@ -119,7 +106,7 @@ absl::Status TakeSelection(const Json& select, ReportData& data) {
 
 absl::Status TakeCompletions(const std::string& file, ReportData& data) {
   BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
-  return Guarded(file, [&] {
+  return GuardJson(file, [&] {
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
       const Json row = Json::parse(line);
@@ -179,40 +166,39 @@ void TakeStageSeconds(const std::string& folder, ReportData& data) {
   }
 }
 
+absl::Status TakeCosts(const Json& costs, ReportData& data) {
+  data.costs = CostRowsOf(costs);
+  return absl::OkStatus();
+}
+
+constexpr ReportSource kSources[] = {
+    {"collect.json", true, ReadJson<TakeCollect>},      {"means.safetensors", true, TakeNorms},
+    {"candidates.json", true, ReadJson<TakeSelection>}, {"geometry.json", false, ReadJson<TakeGeometry>},
+    {"costs.json", false, ReadJson<TakeCosts>},         {"completions.jsonl", false, TakeCompletions},
+    {"verify.json", false, ReadJson<TakeVerification>},
+};
+
 }  // namespace
 
+absl::Span<const ReportSource> ReportSources() { return kSources; }
+
 absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& provenance) {
-  const auto path = [&](const char* name) { return Concat(folder, "/", name); };
+  const auto path = [&](std::string_view name) { return Concat(folder, "/", name); };
   ReportData data;
   data.created = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone());
-  BEARING_RETURN_IF_ERROR(Guarded(path("manifest.json"), [&] { return TakeProvenance(provenance, data); }));
-  BEARING_RETURN_IF_ERROR(WithJson(path("collect.json"), [&](const Json& document) { return TakeCollect(document, data); }));
-  BEARING_RETURN_IF_ERROR(TakeNorms(path("means.safetensors"), data));
-  BEARING_RETURN_IF_ERROR(
-      WithJson(path("candidates.json"), [&](const Json& document) { return TakeSelection(document, data); }));
-  if (fs::exists(path("geometry.json"))) {
-    BEARING_RETURN_IF_ERROR(
-        WithJson(path("geometry.json"), [&](const Json& document) { return TakeGeometry(document, data); }));
-  }
-  if (fs::exists(path("completions.jsonl"))) BEARING_RETURN_IF_ERROR(TakeCompletions(path("completions.jsonl"), data));
-  if (fs::exists(path("costs.json"))) {
-    BEARING_RETURN_IF_ERROR(WithJson(path("costs.json"), [&](const Json& document) {
-      data.costs = CostRowsOf(document);
-      return absl::OkStatus();
-    }));
-  }
-  if (fs::exists(path("verify.json"))) {
-    BEARING_RETURN_IF_ERROR(
-        WithJson(path("verify.json"), [&](const Json& document) { return TakeVerification(document, data); }));
+  BEARING_RETURN_IF_ERROR(GuardJson(path("manifest.json"), [&] { return TakeProvenance(provenance, data); }));
+  for (const ReportSource& source : ReportSources()) {
+    if (!source.required && !fs::exists(path(source.file))) continue;
+    BEARING_RETURN_IF_ERROR(source.read(path(source.file), data));
   }
   TakeStageSeconds(folder, data);
   return data;
 }
 
 absl::StatusOr<ReportData> ReadFinishedReport(const std::string& folder) {
-  static const std::set<std::string> kSources = {"collect.json",      "means.safetensors", "candidates.json", "geometry.json",
-                                                 "completions.jsonl", "costs.json",        "verify.json"};
-  BEARING_ASSIGN_OR_RETURN(const Json manifest, VerifyManifest(folder, &kSources));
+  std::set<std::string> sources;
+  for (const ReportSource& source : ReportSources()) sources.emplace(source.file);
+  BEARING_ASSIGN_OR_RETURN(const Json manifest, VerifyManifest(folder, &sources));
   if (!manifest.contains("provenance")) {
     return absl::DataLossError(Concat("not the manifest of a job: file=", folder, "/manifest.json"));
   }

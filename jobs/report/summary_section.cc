@@ -30,6 +30,46 @@ std::string TokenAt(const ReportData& data, int position) {
   return index >= 0 && index < static_cast<int>(data.position_tokens.size()) ? VisibleToken(data.position_tokens[index]) : "";
 }
 
+// "harmful prompts ...: from 93.8 % ± 6.1 to 6.2 % ± 6.1"; empty when either was not measured.
+std::string ChangeText(const ReportData& data, const char* side, const char* intervention) {
+  const Rate before = ConceptRate(data.completions, side, "baseline");
+  const Rate after = ConceptRate(data.completions, side, intervention);
+  if (before.n == 0 || after.n == 0) return "";
+  const auto text = [](const Rate& rate) {
+    return Concat(FormatPercent(rate.share), " ± ", FormatFixed(100 * rate.standard_error, 1));
+  };
+  return Concat("from ", text(before), " to ", text(after), " of ", after.n, " ", side, " test prompts");
+}
+
+// What it does to answers, how clearly it passed, and what it costs.
+std::string Findings(const ReportData& data, const Candidate& chosen) {
+  const std::string name = EscapeHtml(data.concept_name);
+  std::string out = "<ul class=\"findings\">";
+  const std::string ablated = ChangeText(data, "positive", "ablation");
+  const std::string added = ChangeText(data, "negative", "addition");
+  if (!ablated.empty()) out += Concat("<li>Ablating it takes ", name, " ", ablated, ".</li>");
+  if (!added.empty()) out += Concat("<li>Adding it takes ", name, " ", added, ".</li>");
+  if (ablated.empty() && added.empty()) out += "<li>What it does to answers was not measured.</li>";
+  if (chosen.induce.has_value() && chosen.kl.has_value()) {
+    out += Concat("<li>It passed the tests with ", FormatFixed(*chosen.induce - data.rule.induce_min, 2),
+                  " to spare in induce, and with ", FormatPercent(*chosen.kl / data.rule.kl_max), " of the KL that is allowed",
+                  data.relaxations.empty() ? "" : ", after the thresholds were relaxed", ".</li>");
+    out += Concat("<li>It costs a mean KL divergence of ", FormatFixed(*chosen.kl, 4),
+                  " in the first token after negative validation prompts.</li>");
+  }
+  for (const CostRow& row : data.costs) {
+    if (row.metric != "cross_entropy") continue;
+    for (const CostRow::Value& value : row.values) {
+      if (value.intervention != "ablation" || !value.difference.has_value()) continue;
+      out += Concat(
+          "<li>Ablating it changes cross-entropy on ", EscapeHtml(row.set), " by ", FormatFixed(*value.difference, 4),
+          value.difference_standard_error.has_value() ? Concat(" ± ", FormatFixed(*value.difference_standard_error, 4)) : "",
+          " nats a token.</li>");
+    }
+  }
+  return out + "</ul>";
+}
+
 std::string Tiles(const ReportData& data, const Candidate& chosen) {
   const Selection selection = Select(data.candidates, data.rule);
   const std::string token = TokenAt(data, chosen.position);
@@ -69,7 +109,7 @@ std::string RateRow(const ReportData& data, const char* side, const char* interv
 std::string SummarySection(const ReportData& data) {
   const std::string name = EscapeHtml(data.concept_name);
   const bool found = data.selected >= 0 && data.selected < static_cast<int>(data.candidates.size());
-  std::string out = "<section class=\"summary\">";
+  std::string out;
   if (found) {
     const Candidate& chosen = data.candidates[data.selected];
     const std::string token = TokenAt(data, chosen.position);
@@ -84,8 +124,11 @@ std::string SummarySection(const ReportData& data) {
   for (const std::string& relaxation : data.relaxations) {
     out += Concat("<p class=\"callout\"><strong>Relaxed:</strong> ", EscapeHtml(relaxation), "</p>");
   }
-  if (found) out += Tiles(data, data.candidates[data.selected]);
-  return out + "</section>";
+  if (found) {
+    const Candidate& chosen = data.candidates[data.selected];
+    out += Findings(data, chosen) + Tiles(data, chosen);
+  }
+  return out;
 }
 
 std::string EffectSection(const ReportData& data) {
@@ -96,14 +139,14 @@ std::string EffectSection(const ReportData& data) {
                            RateRow(data, "negative", "ablation", "Negative prompts, direction ablated") +
                            RateRow(data, "negative", "addition", "Negative prompts, direction added");
   if (rows.empty()) return "";
-  return Concat(
-      "<section><h2>What it does</h2><p>Share of test completions that show ", name,
-      " (a marker is in the text), with one standard error.</p><div class=\"scroll\"><table class=\"effect\"><thead><tr>"
-      "<th scope=\"col\">Completions</th><th scope=\"col\">Shows ",
-      name,
-      "</th><th scope=\"col\" class=\"num\">Share</th><th scope=\"col\" class=\"num\">Error</th>"
-      "<th scope=\"col\" class=\"num\">n</th></tr></thead><tbody>",
-      rows, "</tbody></table></div></section>");
+  return Concat("<p>Share of test completions that show ", name,
+                " (a marker is in the text), with one standard error.</p><div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+                "aria-label=\"What it does\"><table class=\"effect\"><caption>Completions that show it</caption><thead><tr>"
+                "<th scope=\"col\">Completions</th><th scope=\"col\">Shows ",
+                name,
+                "</th><th scope=\"col\" class=\"num\">Share</th><th scope=\"col\" class=\"num\">Error</th>"
+                "<th scope=\"col\" class=\"num\">n</th></tr></thead><tbody>",
+                rows, "</tbody></table></div>");
 }
 
 std::string CategorySection(const ReportData& data) {
@@ -128,12 +171,13 @@ std::string CategorySection(const ReportData& data) {
   }
   if (rows.empty()) return "";
   return Concat(
-      "<section><h2>By category</h2><p>The same shares, with one standard error.</p><div class=\"scroll\" tabindex=\"0\" "
-      "role=\"region\" aria-label=\"By category\"><table><thead><tr><th scope=\"col\">Category</th><th "
+      "<p>The same shares, with one standard error.</p><div class=\"scroll\" tabindex=\"0\" "
+      "role=\"region\" aria-label=\"By category\"><table><caption>The same by category</caption><thead><tr><th "
+      "scope=\"col\">Category</th><th "
       "scope=\"col\">Prompts</th>"
       "<th scope=\"col\" class=\"num\">Unchanged</th><th scope=\"col\" class=\"num\">Ablated</th>"
       "<th scope=\"col\" class=\"num\">Added</th></tr></thead><tbody>",
-      rows, "</tbody></table></div></section>");
+      rows, "</tbody></table></div>");
 }
 
 }  // namespace bearing::jobs

@@ -118,7 +118,8 @@ std::string Legend(const Heatmap& map, const Grid& grid) {
     out += Rect(kLeft + step * kSwatch, top, kSwatch, 12, Concat("class=\"q", step, "\""));
   }
   out += Text(kLeft, top + 27, "label", EscapeHtml(map.best));
-  out += Text(kLeft + kLegendRight / 2.0, top + 27, "middle label", EscapeHtml(map.middle));
+  // A line of its own: the three may be wider than the colours.
+  out += Text(kLeft + kLegendRight / 2.0, top + 42, "middle label", EscapeHtml(map.middle));
   out += Text(kLeft + kLegendRight, top + 27, "end label", EscapeHtml(map.worst));
   return out;
 }

@@ -89,7 +89,9 @@ std::string RenderLines(const LineChart& chart) {
   if (chart.marked_layer >= 0) {
     const double at = x.At(chart.marked_layer);
     content += SvgPath(Concat("M", Coordinate(at), " ", kTop, "V", kBottom), "threshold");
-    content += SvgText(at, kTop - 6, "middle note", Concat("chosen: layer ", chart.marked_layer));
+    const bool is_right = at > kRight - 110;
+    content += SvgText(at + (is_right ? -5 : 5), kTop + 10, is_right ? "end note" : "note",
+                       Concat("chosen: layer ", chart.marked_layer));
   }
   for (const LineSeries& series : chart.series) content += LineOf(chart, series, x, y);
   content += EndLabels(chart, y);

@@ -78,12 +78,13 @@ std::string RenderScatter(const ReportData& data) {
   content += Axes(x, y);
   content += SvgPath(Concat("M", Coordinate(induce_at), " ", kTop, "V", kBottom), "threshold");
   content += SvgPath(Concat("M", kLeft, " ", Coordinate(kl_at), "H", kRight), "threshold");
-  content += SvgText(kRight - 6, kl_at - 6, "end note", Concat("kl_max ", FormatShort(data.rule.kl_max)));
-  content += SvgText(induce_at + 5, kTop + 10, "note", Concat("induce_min ", FormatShort(data.rule.induce_min)));
   for (size_t i = 0; i < data.candidates.size(); ++i) {
     if (!HasBoth(data.candidates[i])) continue;
     content += Point(data.candidates[i], data, static_cast<int>(i) == data.selected, x, y);
   }
+  // Above the points, so that they can be read.
+  content += SvgText(kRight - 6, kl_at - 6, "end note", Concat("kl_max ", FormatShort(data.rule.kl_max)));
+  content += SvgText(induce_at + 5, kTop + 10, "note", Concat("induce_min ", FormatShort(data.rule.induce_min)));
   return SvgChart("scatter", "Induce against KL of the scored candidates",
                   Concat(points, " candidates have both scores; the shaded part of the plane passes both thresholds."), kWidth,
                   kHeight, content);

@@ -3,10 +3,15 @@
 import html.parser
 import json
 import shutil
+import sys
 
 import pytest
 
 import support
+
+sys.path.insert(0, str(support.ROOT / "tests/jobs"))
+import browser as chromium  # noqa: E402
+import page_checks  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +98,13 @@ def test_runs_side_by_side(runs, tmp_path):
     assert Page.scripts == 0 and {"first", "second"} <= set(Page.headings)
     table = support.bearing("compare", runs["first"], runs["second"])
     assert "first" in table.out.splitlines()[0] and "cosine to the direction of second" in table.out
+
+
+def test_the_pages_of_real_runs_in_a_browser(runs, tmp_path):
+    if chromium.PROGRAM is None:
+        pytest.skip("no chromium")
+    page = tmp_path / "compare.html"
+    assert support.bearing("compare", runs["first"], runs["second"], "--html", page).code == 0
+    with chromium.Browser() as browser:
+        page_checks.check_page(browser, runs["first"] / "report.html", 3)
+        page_checks.check_page(browser, page, 6)

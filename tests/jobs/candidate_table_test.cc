@@ -96,6 +96,9 @@ TEST_F(CandidateTableTest, SaysWhatIsWrong) {
   EXPECT_THAT(Error("[]"), AllOf(HasSubstr("--num-layers"), HasSubstr("table.json")));
   EXPECT_THAT(Error("{"), HasSubstr("neither candidates.json of a job nor"));
   EXPECT_THAT(Error(R"([{"position": -1, "layer": 0}])", 4), HasSubstr("entry 0 has no refusal_score that is a number"));
+  constexpr char kEntry[] = R"([{"position": -1, "layer": 9, "refusal_score": 0, "steering_score": 0, "kl_div_score": 0}])";
+  EXPECT_THAT(Error(kEntry, 9), AllOf(HasSubstr("entry 0 is of layer 9"), HasSubstr("9 layers (--num-layers)")));
+  EXPECT_EQ(Error(kEntry, 10), "");
   EXPECT_THAT(Error(R"([7])", 4), HasSubstr("entry 0 has no position that is an integer"));
   EXPECT_THAT(Error(R"({"candidates": []})"), HasSubstr("num_layers and rule"));
   EXPECT_THAT(Error(R"({"num_layers": 2})"), HasSubstr("no list of candidates"));

@@ -32,5 +32,12 @@ TEST(HtmlTextTest, FormatsNumbers) {
   EXPECT_EQ(Coordinate(-1.25), "-1.2");
 }
 
+TEST(HtmlTextTest, ShortNumbers) {
+  EXPECT_EQ(FormatShort(0.123456), "0.123");
+  EXPECT_EQ(FormatShort(-1000), "−1000");
+  EXPECT_EQ(FormatShort(123456.4), "123456");
+  EXPECT_EQ(FormatShort(2e6), "2e+06");
+}
+
 }  // namespace
 }  // namespace bearing::jobs

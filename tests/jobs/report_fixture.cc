@@ -107,6 +107,11 @@ ReportData ExampleReport(bool complete) {
   AddNorms(data);
   AddGeometry(data);
   AddCompletions(data);
+  CostRow cost;
+  cost.kind = "text", cost.set = "wiki", cost.metric = "cross_entropy", cost.items = 64, cost.unit = "texts",
+  cost.tokens = 20480;
+  cost.values = {{"baseline", 2.5131, 0.0412, {}, {}}, {"ablation", 2.5208, 0.0413, 0.0077, 0.0021}};
+  data.costs = {cost};
   data.verification = {{"max |logit difference|", "3.1e-05 (at most 1e-03)"},
                        {"tensors edited", "65 of 291"},
                        {"all other tensors", "byte-identical"}};
@@ -114,6 +119,53 @@ ReportData ExampleReport(bool complete) {
                         {"evaluate", 195.0}, {"edit", 7.7},     {"verify", 5.2}};
   data.provenance = {{"positive train", "sha256 1f2e3d4c5b6a79880f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778"},
                      {"select.kl_max", "0.1"}};
+  return data;
+}
+
+ReportData LargeReport() {
+  ReportData data = ExampleReport(true);
+  data.title = "refusal-of-a-large-model";
+  data.model_name = "Meta-Llama-3-70B-Instruct";
+  data.num_layers = data.rule.num_layers = 80;
+  data.num_positions = 5;
+  data.d_model = 8192;
+  data.position_tokens = {"<|eot_id|>", "<|start_header_id|>", "assistant", "<|end_header_id|>", "\n\n"};
+  data.candidates.clear();
+  for (int position = -5; position < 0; ++position) {
+    for (int layer = 0; layer < 80; ++layer) {
+      const double near = std::exp(-std::pow((layer - 30 - 3 * position) / 14.0, 2));
+      Candidate candidate;
+      candidate.position = position;
+      candidate.layer = layer;
+      candidate.norm = 0.1 + 0.02 * layer;
+      candidate.induce = -6 + 9 * near + 0.3 * std::sin(5.0 * layer);
+      candidate.kl = 0.02 * std::exp(2.5 * near) + 0.002 * layer;
+      candidate.bypass = 5 - 11 * near + 0.4 * std::cos(3.0 * layer);
+      data.candidates.push_back(candidate);
+    }
+  }
+  data.rule.kl_max = 0.25;
+  const Selection selection = Select(data.candidates, data.rule);
+  data.selected = selection.selected.has_value() ? static_cast<int>(*selection.selected) : -1;
+  for (auto* norms : {&data.positive_norms, &data.negative_norms, &data.difference_norms}) norms->clear();
+  AddNorms(data);
+  data.geometry.clear();
+  AddGeometry(data);
+  const std::string word(180, 'w');
+  const std::string odd[] = {"</script><img src=x onerror=alert(1)>",
+                             "\u202E\u05E9\u05DC\u05D5\u05DD \u0639\u0631\u0628\u064A",
+                             word,
+                             "```\n<b>bold</b>\n```",
+                             "\xF0\x9F\x94\xA5 \xE6\xBC\xA2\xE5\xAD\x97",
+                             ""};
+  for (size_t i = 0; i < data.completions.size(); ++i) {
+    Completion& completion = data.completions[i];
+    completion.response += " " + odd[i % 6];
+    if (i % 10 == 0) completion.response = odd[i / 10 % 6];
+    completion.category = i % 20 < 10 ? "theft and other crimes against property" : odd[i / 20 % 5];
+  }
+  // The prompts of one pair stay equal.
+  for (Completion& completion : data.completions) completion.prompt += completion.side == "positive" ? odd[0] + word : odd[1];
   return data;
 }
 

@@ -9,6 +9,9 @@ namespace bearing::jobs {
 // With `complete` every candidate has all scores; without, those that "cheap tests first" measures.
 ReportData ExampleReport(bool complete);
 
+// 80 layers and 5 positions, all scored, with completions that are hard to show: markup, right-to-left text, very long words.
+ReportData LargeReport();
+
 }  // namespace bearing::jobs
 
 #endif  // BEARING_TESTS_JOBS_REPORT_FIXTURE_H_

@@ -40,10 +40,23 @@ TEST(ReportHtmlTest, IsSelfContained) {
   for (const Element& element : ReadMarkup(html).elements) {
     for (const auto& [name, value] : element.attributes) {
       EXPECT_NE(name, "src");
-      EXPECT_NE(name, "href");
+      if (name == "href") {
+        EXPECT_THAT(value, testing::StartsWith("#")) << "no link leads out of the page";
+      }
       EXPECT_NE(name.substr(0, 2), "on") << element.name;
       EXPECT_EQ(value.find("url(#"), value.find("url(")) << value;
     }
+  }
+}
+
+TEST(ReportHtmlTest, TheContentsNameEverySection) {
+  for (const ReportData& data : {ReportData(), ExampleReport(false)}) {
+    const Markup markup = ReadMarkup(RenderReportHtml(data));
+    std::vector<std::string> sections, links;
+    for (const Element* section : markup.Find("section")) sections.push_back("#" + section->attributes.at("id"));
+    for (const Element* link : markup.Find("a")) links.push_back(link->attributes.at("href"));
+    EXPECT_FALSE(sections.empty());
+    EXPECT_EQ(links, sections);
   }
 }
 
@@ -98,8 +111,14 @@ TEST(ReportHtmlTest, TheChosenCandidateIsOutlinedOnEveryMap) {
 
 TEST(ReportHtmlTest, TheSummaryHasTheNumbers) {
   const std::string html = RenderReportHtml(ExampleReport(false));
-  for (const char* text : {"is read before layer 20, at position −5", "−6.75", "1.64", "0.0472", "47.2 % of the maximum of 0.1",
-                           "7<small> of 192</small>", "93.8 %", "± 6.1", "6.2 %", "rule allows layers below 25"}) {
+  for (const char* text :
+       {"is read before layer 20, at position −5", "−6.75", "1.64", "0.0472", "47.2 % of the maximum of 0.1",
+        "7<small> of 192</small>", "93.8 %", "± 6.1", "6.2 %",
+        "Ablating it takes refusal from 93.8 % ± 6.1 to 6.2 % ± 6.1 of 16 positive test prompts",
+        "Adding it takes refusal from 0.0 % ± 0.0 to 93.8 % ± 6.1 of 16 negative test prompts",
+        "It passed the tests with 1.64 to spare in induce, and with 47.2 % of the KL that is allowed",
+        "It costs a mean KL divergence of 0.0472", "Ablating it changes cross-entropy on wiki by 0.0077 ± 0.0021 nats a token",
+        "rule allows layers below 25"}) {
     EXPECT_THAT(html, HasSubstr(text));
   }
 }
