@@ -1,3 +1,4 @@
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
 
@@ -35,6 +36,7 @@ void ApplyDefaults(bearing::v1::JobSpec& spec) {
   if (!evaluate.has_max_new_tokens()) evaluate.set_max_new_tokens(64);
   if (!evaluate.has_addition_factor()) evaluate.set_addition_factor(1.0);
   spec.mutable_edit();
+  ApplyCostDefaults(spec);
 }
 
 }  // namespace bearing::jobs
