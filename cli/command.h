@@ -36,6 +36,7 @@ void AddRunCommand(CommandLine& line);
 void AddPlanCommand(CommandLine& line);
 void AddReportCommands(CommandLine& line);  // report, compare
 void AddSelectCommand(CommandLine& line);
+void AddSearchCommand(CommandLine& line);
 void AddEditCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);
 void AddValidateCommand(CommandLine& line);

@@ -38,6 +38,7 @@ int Main(int argc, char** argv) {
   AddPlanCommand(line);
   AddSelectCommand(line);
   AddReportCommands(line);
+  AddSearchCommand(line);
   AddEditCommand(line);
   AddTraceCommand(line);
   AddValidateCommand(line);

@@ -1,9 +1,12 @@
 #include "worker/job_context.h"
 
 #include <ATen/ATen.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
+#include <functional>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/memory_rules.h"
@@ -11,6 +14,18 @@
 #include "worker/device.h"
 
 namespace bearing::worker {
+namespace {
+
+// How many of the ranks run on this rank's host.
+absl::StatusOr<int> RanksOnHost(comm::Communicator& comm) {
+  char name[256] = {};
+  gethostname(name, sizeof(name) - 1);
+  const auto mine = static_cast<int64_t>(std::hash<std::string_view>()(name));
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor all, comm.AllGather(at::full({1}, mine, at::kLong)));
+  return static_cast<int>(at::sum(all.eq(mine)).item<int64_t>());
+}
+
+}  // namespace
 
 at::ScalarType ComputeType(const bearing::v1::JobSpec& spec) {
   return spec.model().dtype() == "bfloat16" ? at::kBFloat16 : at::kFloat;
@@ -48,6 +63,20 @@ absl::StatusOr<steer::Replicas*> JobContext::GetReplicas() {
     BEARING_ASSIGN_OR_RETURN(replicas_, steer::Replicas::Make(*decoder, grid));
   }
   return replicas_.get();
+}
+
+absl::Status JobContext::SetBudgets() {
+  BEARING_ASSIGN_OR_RETURN(ranks_on_host, RanksOnHost(*comm));
+  // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
+  const absl::StatusOr<int64_t> free = RankMemoryBytes(*comm, ranks_on_host);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, free.status()));
+  const int64_t memory = sharding::ActivationMemory(*free);
+  const sharding::ModelConfig& config = reader->config();
+  at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
+  BEARING_RETURN_IF_ERROR(comm->AllReduce(negated, comm::ReduceOp::kMax));
+  token_budget = -negated[0].item<int64_t>();
+  stream_tokens = -negated[1].item<int64_t>();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<model::Residency> JobContext::ChooseResidency() {

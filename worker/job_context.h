@@ -54,6 +54,9 @@ struct JobContext {
 
   bool is_rank0() const { return comm->rank() == 0; }
 
+  // Measures ranks_on_host, token_budget and stream_tokens: before the decoder, with `comm` and `reader` set. Collective.
+  absl::Status SetBudgets();
+
   // The decoder, loaded at first use. Collective.
   absl::StatusOr<model::Decoder*> GetDecoder();
   // The same with all copies of the model. Collective.

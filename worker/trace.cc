@@ -16,6 +16,8 @@
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
 #include "storage/model_source.h"
+#include "worker/edit/direction_input.h"
+#include "worker/intervention_of.h"
 #include "worker/model/decoder.h"
 #include "worker/model/device_memory.h"
 #include "worker/steer/direction_file.h"
@@ -61,8 +63,12 @@ absl::StatusOr<steer::Rows> ReadRows(const TraceOptions& options, const storage:
 absl::StatusOr<model::Intervention> ReadIntervention(const TraceOptions& options, const sharding::ModelConfig& config) {
   model::Intervention intervention;
   if (!options.ablate.empty()) {
-    BEARING_ASSIGN_OR_RETURN(const steer::Direction direction, steer::ReadDirection(options.ablate, config.d_model));
-    intervention.ablate_basis = direction.unit.unsqueeze(0);
+    // As the edit reads and removes it.
+    BEARING_ASSIGN_OR_RETURN(const edit::DirectionInput direction, edit::ReadDirectionInput(options.ablate));
+    edit::EditSpec spec;
+    spec.directions = direction.directions;
+    BEARING_RETURN_IF_ERROR(edit::ParseStrengths(options.strengths, &spec));
+    BEARING_ASSIGN_OR_RETURN(intervention, RemovalOf(spec, config.num_layers(), config.d_model));
   }
   if (!options.add.empty()) {
     if (options.layer < 0 || options.layer >= config.num_layers()) {

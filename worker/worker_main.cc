@@ -1,5 +1,5 @@
 // bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `edit` writes a
-// direction into weights, `calibrate` measures this machine.
+// direction into weights, `search` tunes what is removed, `calibrate` measures this machine.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +11,8 @@
 #include "worker/device.h"
 #include "worker/edit/edit_command.h"
 #include "worker/edit_at_address.h"
+#include "worker/search/run_search.h"
+#include "worker/search/search_options.h"
 #include "worker/serve.h"
 #include "worker/trace.h"
 #include "worker/version.h"
@@ -92,6 +94,12 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
   trace_command->add_option("--ablate", trace.ablate, "Direction to ablate");
+  for (CLI::Option* strength :
+       {trace_command->add_option("--strength", trace.strengths.strengths, "Share of it that is ablated, as for edit"),
+        trace_command->add_option("--layer-strength", trace.strengths.layer_strengths, "LAYER=NUMBER, as for edit"),
+        trace_command->add_option("--layers", trace.strengths.layers, "Ablate in these layers only, FIRST-LAST")}) {
+    strength->needs("--ablate")->allow_extra_args(false);
+  }
   CLI::Option* add = trace_command->add_option("--add", trace.add, "Direction to add");
   CLI::Option* layer = trace_command->add_option("--layer", trace.layer, "Block at whose input it is added");
   add->needs(layer);
@@ -105,6 +113,12 @@ int main(int argc, char** argv) {
                                               "--direction direction.safetensors --out EDITED");
   bearing::edit::AddEditOptions(*edit_command, edit);
   edit.version = bearing::worker::kVersion;
+
+  bearing::worker::SearchOptions search;
+  CLI::App* search_command = app.add_subcommand(
+      "search",
+      "Tune what is removed of a run's direction.\nExample: bearing-worker search --run out/refusal --out out/search");
+  bearing::worker::AddSearchOptions(*search_command, search);
 
   bearing::worker::CalibrateOptions calibrate;
   CLI::App* calibrate_command =
@@ -130,7 +144,7 @@ int main(int argc, char** argv) {
       ->check(CLI::ExistingDirectory);
 
   std::string device = "auto";
-  for (CLI::App* command : {serve_command, trace_command, calibrate_command}) {
+  for (CLI::App* command : {serve_command, trace_command, search_command, calibrate_command}) {
     command->add_option("--device", device, "Where to compute; auto = cuda where every rank has a device, else cpu")
         ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
         ->capture_default_str();
@@ -163,6 +177,7 @@ int main(int argc, char** argv) {
   if (!placed.ok()) return Finish(**comm, placed.status());
   bearing::comm::Communicator& group = placed->on_device != nullptr ? *placed->on_device : **comm;
   if (*trace_command) return Finish(group, bearing::worker::RunTrace(group, trace));
+  if (*search_command) return Finish(group, bearing::worker::RunSearch(group, search));
   if (*calibrate_command) return Finish(group, bearing::worker::RunCalibrate(group, calibrate, placed->name));
   if (idle_seconds > 0) serve.exit_when_idle = absl::Seconds(idle_seconds);
   serve.security = bearing::rpc::WithEnvironment(serve.security);

@@ -124,8 +124,8 @@ class Decoder {
   absl::Status LoadWeights(const DecoderOptions& options);
 
   // Sums the ranks' parts of a write and adds it to the residual stream, normalized and with the groups' ablations applied.
-  absl::Status AddWrite(const BatchView& view, Tokens tokens, const NormGain& post_norm, at::Tensor& write,
-                        at::Tensor& x) const;
+  absl::Status AddWrite(const BatchView& view, Tokens tokens, const WriteSite& site, const NormGain& post_norm,
+                        at::Tensor& write, at::Tensor& x) const;
 
   // The weights of a layer; in a stream, ranks agree that all have them.
   absl::StatusOr<const LayerWeights*> LayerAt(int64_t layer);

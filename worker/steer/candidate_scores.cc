@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <map>
-#include <numeric>
 
 #include "sharding/status_macros.h"
 #include "worker/steer/concept_metric.h"
@@ -12,29 +11,16 @@
 namespace bearing::steer {
 namespace {
 
-// Scores by candidate and row, each filled by the replica that ran it. Means are taken at the end, in one order: the same bits
-// whoever ran what.
-class ScoreTable {
- public:
-  ScoreTable(size_t candidates, size_t rows)
-      : table_CN_(at::zeros({static_cast<int64_t>(candidates), static_cast<int64_t>(rows)}, at::kDouble)) {}
+std::vector<double> MeanOfRows(const at::Tensor& scores_CN) {
+  const at::Tensor means = at::mean(scores_CN, {1});
+  return std::vector<double>(means.const_data_ptr<double>(), means.const_data_ptr<double>() + means.numel());
+}
 
-  void Put(size_t candidate, size_t first_row, absl::Span<const double> scores) {
-    std::copy(
-        scores.begin(), scores.end(),
-        table_CN_.data_ptr<double>() + static_cast<int64_t>(candidate) * table_CN_.size(1) + static_cast<int64_t>(first_row));
-  }
-
-  // Collective over all replicas.
-  absl::StatusOr<std::vector<double>> Means(const Replicas& replicas) {
-    BEARING_RETURN_IF_ERROR(replicas.Sum(table_CN_));
-    const at::Tensor means = at::mean(table_CN_, {1});
-    return std::vector<double>(means.const_data_ptr<double>(), means.const_data_ptr<double>() + means.numel());
-  }
-
- private:
-  at::Tensor table_CN_;
-};
+std::vector<model::Intervention> Ablations(absl::Span<const CandidateVector> candidates) {
+  std::vector<model::Intervention> ablations(candidates.size());
+  for (size_t c = 0; c < candidates.size(); ++c) ablations[c].ablate_basis = candidates[c].direction.unsqueeze(0);
+  return ablations;
+}
 
 }  // namespace
 
@@ -126,62 +112,31 @@ CandidateScorer::Scores CandidateScorer::ScoreInduce(absl::Span<const CandidateV
   return scores.Means(replicas_);
 }
 
-CandidateScorer::Scores CandidateScorer::RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows,
-                                                    const RowScore& score, const Replicas::Progress& progress) {
-  if (candidates.empty()) return std::vector<double>();
-  const RowBatcher batcher(decoder_.config(), rows, /*keep=*/1);
-  const int64_t budget = BudgetFor(candidates.size(), batcher, rows);
-  const std::vector<RowRange> ranges = batcher.Cut(budget);
-  ScoreTable scores(candidates.size(), rows.size());
-  struct Unit {
-    size_t candidate;
-    RowRange range;
-  };
-  std::vector<std::vector<Unit>> units;  // Of each pass.
-  std::vector<model::Pass> passes;
-  for (size_t c = 0; c < candidates.size(); ++c) {
-    for (const RowRange range : ranges) {
-      if (passes.empty() || passes.back().batch.num_tokens() + batcher.TokensOf(range) > budget) {
-        passes.emplace_back();
-        units.emplace_back();
-      }
-      model::Intervention ablate;
-      ablate.ablate_basis = candidates[c].direction.unsqueeze(0);
-      std::vector<int> segments;
-      batcher.AppendGroup(range, ablate, passes.back().batch, segments, passes.back().read);
-      units.back().push_back({c, range});
-    }
-  }
-  for (size_t i = 0; i < passes.size(); ++i) {
-    passes[i].done = [this, i, &units, &score, &scores](const at::Tensor& last) -> absl::Status {
-      BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder_, last));
-      int64_t row = 0;
-      for (const Unit& unit : units[i]) {
-        const auto n = static_cast<int64_t>(unit.range.size());
-        BEARING_ASSIGN_OR_RETURN(const std::vector<double> of_rows, score(unit.range, p.narrow(0, row, n)));
-        scores.Put(unit.candidate, unit.range.begin, of_rows);
-        row += n;
-      }
-      return absl::OkStatus();
-    };
-  }
-  BEARING_RETURN_IF_ERROR(replicas_.Run(absl::MakeSpan(passes), Handout::kDrawn, progress));
-  return scores.Means(replicas_);
-}
-
-CandidateScorer::Scores CandidateScorer::ScoreKl(absl::Span<const CandidateVector> candidates,
-                                                 const Replicas::Progress& progress) {
+absl::StatusOr<at::Tensor> CandidateScorer::NegativeKl(absl::Span<const model::Intervention> interventions,
+                                                       const Replicas::Progress& progress) {
   const RowScore score = [&](RowRange range, const at::Tensor& p) {
     const auto first = static_cast<int64_t>(range.begin);
     return RowKl(decoder_, baseline_NV_.narrow(0, first, static_cast<int64_t>(range.size())), p);
   };
-  return RunAblated(candidates, negative_, score, progress);
+  return ScoreInterventions(replicas_, interventions, negative_, budget_, score, progress);
+}
+
+absl::StatusOr<at::Tensor> CandidateScorer::PositiveMetric(absl::Span<const model::Intervention> interventions,
+                                                           const Replicas::Progress& progress) {
+  const RowScore score = [&](RowRange, const at::Tensor& p) { return ConceptMetric(decoder_, p, metric_tokens_); };
+  return ScoreInterventions(replicas_, interventions, positive_, budget_, score, progress);
+}
+
+CandidateScorer::Scores CandidateScorer::ScoreKl(absl::Span<const CandidateVector> candidates,
+                                                 const Replicas::Progress& progress) {
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor scores, NegativeKl(Ablations(candidates), progress));
+  return MeanOfRows(scores);
 }
 
 CandidateScorer::Scores CandidateScorer::ScoreBypass(absl::Span<const CandidateVector> candidates,
                                                      const Replicas::Progress& progress) {
-  const RowScore score = [&](RowRange, const at::Tensor& p) { return ConceptMetric(decoder_, p, metric_tokens_); };
-  return RunAblated(candidates, positive_, score, progress);
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor scores, PositiveMetric(Ablations(candidates), progress));
+  return MeanOfRows(scores);
 }
 
 }  // namespace bearing::steer

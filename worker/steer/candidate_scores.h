@@ -12,13 +12,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/intervention_scores.h"
 #include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
@@ -53,14 +53,14 @@ class CandidateScorer {
   // Mean metric of the positive prompts under ablation.
   Scores ScoreBypass(absl::Span<const CandidateVector> candidates, const Replicas::Progress& progress = {});
 
+  // The same tests of any interventions, of each row by itself: [interventions, rows] fp64 on every rank. NegativeKl comes
+  // after RunBaseline. Collective likewise.
+  absl::StatusOr<at::Tensor> NegativeKl(absl::Span<const model::Intervention> interventions,
+                                        const Replicas::Progress& progress = {});
+  absl::StatusOr<at::Tensor> PositiveMetric(absl::Span<const model::Intervention> interventions,
+                                            const Replicas::Progress& progress = {});
+
  private:
-  // A score of each row of a range, from their probabilities.
-  using RowScore = std::function<absl::StatusOr<std::vector<double>>(RowRange, const at::Tensor&)>;
-
-  // The mean score of `rows` under the ablation of each candidate.
-  Scores RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const RowScore& score,
-                    const Replicas::Progress& progress);
-
   // Tokens a pass: the budget, less where several replicas would else get too few passes each.
   int64_t BudgetFor(size_t candidates, const RowBatcher& batcher, const Rows& rows) const;
 
