@@ -13,13 +13,13 @@
 #include "absl/strings/str_cat.h"
 #include "jobs/job_spec.h"
 #include "jobs/work_folder.h"
-#include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "storage/location.h"
 #include "storage/model_source.h"
 #include "worker/device.h"
 #include "worker/memory.h"
 #include "worker/publish_together.h"
+#include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 
 namespace bearing::worker {
@@ -33,13 +33,17 @@ struct StageEntry {
 };
 
 constexpr StageEntry kStages[] = {
-    {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},    {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
-    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true}, {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
-    {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},      {bearing::v1::STAGE_REPORT, "report", RunReport, false},
+    {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},
+    {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
+    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true},
+    {bearing::v1::STAGE_JUDGE, "judge", RunJudge, false},
+    {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
+    {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},
+    {bearing::v1::STAGE_REPORT, "report", RunReport, false},
 };
 
 bool IsSkipped(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
-  if (stage == bearing::v1::STAGE_EVALUATE) return spec.evaluate().skip();
+  if (stage == bearing::v1::STAGE_EVALUATE || stage == bearing::v1::STAGE_JUDGE) return spec.evaluate().skip();
   if (stage == bearing::v1::STAGE_EDIT || stage == bearing::v1::STAGE_VERIFY) return spec.edit().skip();
   return false;
 }
@@ -177,20 +181,16 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, model.status()));
   const auto reader = (*model)->OpenCheckpoint();
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
+  context.source = model->get();
   context.reader = reader->get();
   auto plan = PlanOf(shared, **reader, context.grid.tensor_parallel->size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
-  // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm, context.ranks_on_host);
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, free.status()));
-  const int64_t memory = sharding::ActivationMemory(*free);
-  const sharding::ModelConfig& config = context.reader->config();
-  at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
-  BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));
-  context.token_budget = -negated[0].item<int64_t>();
-  context.stream_tokens = -negated[1].item<int64_t>();
+  BEARING_ASSIGN_OR_RETURN(const JobContext::PassSizes sizes, context.MeasurePassSizes(context.reader->config()));
+  context.token_budget = sizes.token_budget;
+  context.stream_tokens = sizes.stream_tokens;
+  if (!context.spec.evaluate().skip()) BEARING_RETURN_IF_ERROR(CheckTestPrompts(context));
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));

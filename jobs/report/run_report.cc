@@ -117,6 +117,24 @@ absl::Status TakeSelection(const Json& select, ReportData& data) {
   return absl::OkStatus();
 }
 
+// "markers: refusal", "llama-guard: not unsafe (0.12)".
+std::vector<std::string> VerdictTexts(const Json& row, const Json& judges) {
+  std::vector<std::string> texts;
+  for (const Json& judge : judges) {
+    const std::string name = judge.at("name").get<std::string>();
+    const Json& said = row.at("verdicts").at(name);
+    const Json& yes = said.at("verdict");
+    std::string text = Concat(name, ": ",
+                              yes.is_null()     ? "not judged"
+                              : yes.get<bool>() ? ""
+                                                : "not ",
+                              yes.is_null() ? "" : judge.at("finds").get<std::string>());
+    if (said.contains("score") && !said["score"].is_null()) text += absl::StrFormat(" (%.3g)", said["score"].get<double>());
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
 absl::Status TakeCompletions(const std::string& file, ReportData& data) {
   BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
   return Guarded(file, [&] {
@@ -129,10 +147,17 @@ absl::Status TakeCompletions(const std::string& file, ReportData& data) {
                                   .prompt = row.at("prompt").get<std::string>(),
                                   .response = row.at("response").get<std::string>(),
                                   .shows_concept = row.at("shows_concept").get<bool>(),
-                                  .matched_marker = row.at("matched_marker").get<std::string>()});
+                                  .matched_marker = row.at("matched_marker").get<std::string>(),
+                                  .verdicts = VerdictTexts(row, data.judges)});
     }
     return absl::OkStatus();
   });
+}
+
+absl::Status TakeEvaluation(const Json& evaluation, ReportData& data) {
+  data.judges = evaluation.value("judges", Json::array());  // Older runs have none.
+  data.agreement = evaluation.value("agreement", Json::array());
+  return absl::OkStatus();
 }
 
 absl::Status TakeVerification(const Json& verify, ReportData& data) {
@@ -170,7 +195,7 @@ absl::Status TakeProvenance(const Json& provenance, ReportData& data) {
 
 // From the marks of the stages; a copy of a run without them has no times.
 void TakeStageSeconds(const std::string& folder, ReportData& data) {
-  for (const char* stage : {"collect", "select", "evaluate", "edit", "verify"}) {
+  for (const char* stage : {"collect", "select", "evaluate", "judge", "edit", "verify"}) {
     const std::string mark = Concat(folder, "/.bearing/stages/", stage, ".json");
     WithJson(mark, [&](const Json& document) {
       data.stage_seconds.push_back({stage, document.at("seconds").get<double>()});
@@ -194,6 +219,10 @@ absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& pro
     BEARING_RETURN_IF_ERROR(
         WithJson(path("geometry.json"), [&](const Json& document) { return TakeGeometry(document, data); }));
   }
+  if (fs::exists(path("evaluation.json"))) {
+    BEARING_RETURN_IF_ERROR(
+        WithJson(path("evaluation.json"), [&](const Json& document) { return TakeEvaluation(document, data); }));
+  }
   if (fs::exists(path("completions.jsonl"))) BEARING_RETURN_IF_ERROR(TakeCompletions(path("completions.jsonl"), data));
   if (fs::exists(path("verify.json"))) {
     BEARING_RETURN_IF_ERROR(
@@ -204,8 +233,8 @@ absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& pro
 }
 
 absl::StatusOr<ReportData> ReadFinishedReport(const std::string& folder) {
-  static const std::set<std::string> kSources = {"collect.json",  "means.safetensors", "candidates.json",
-                                                 "geometry.json", "completions.jsonl", "verify.json"};
+  static const std::set<std::string> kSources = {"collect.json",    "means.safetensors", "candidates.json", "geometry.json",
+                                                 "evaluation.json", "completions.jsonl", "verify.json"};
   BEARING_ASSIGN_OR_RETURN(const Json manifest, VerifyManifest(folder, &kSources));
   if (!manifest.contains("provenance")) {
     return absl::DataLossError(Concat("not the manifest of a job: file=", folder, "/manifest.json"));
