@@ -1,3 +1,4 @@
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/judge/judge_settings.h"
 #include "jobs/prompt_fields.h"
@@ -40,6 +41,7 @@ void ApplyDefaults(bearing::v1::JobSpec& spec) {
   if (!evaluate.has_seed()) evaluate.set_seed(0);
   ApplyJudgeDefaults(spec);
   spec.mutable_edit();
+  ApplyCostDefaults(spec);
 }
 
 }  // namespace bearing::jobs

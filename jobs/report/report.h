@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "jobs/report/cost_section.h"
 #include "jobs/selection.h"
 
 namespace bearing::jobs {
@@ -76,6 +77,7 @@ struct ReportData {
 
   // "judges" and "agreement" of evaluation.json; null in older runs.
   nlohmann::json judges, agreement;
+  std::vector<CostRow> costs;
 
   // Verification of the edited checkpoint; empty when the stage was skipped. Name -> value, e.g. "max |logit difference|".
   std::vector<std::pair<std::string, std::string>> verification;

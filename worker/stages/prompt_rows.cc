@@ -14,12 +14,16 @@ constexpr char kMarker[] = "BEARINGxINSTRUCTIONxMARKER";
 
 constexpr size_t kEncodeAtOnce = 1024;
 
+}  // namespace
+
 absl::StatusOr<std::string> RenderPrompt(const JobContext& context, const std::string& instruction) {
   std::vector<bridge::Message> messages;
   if (!context.spec.prompts().system().empty()) messages.push_back({"system", context.spec.prompts().system()});
   messages.push_back({"user", instruction});
   return context.tokenizer->Render(messages, /*add_generation_prompt=*/true);
 }
+
+namespace {
 
 absl::StatusOr<steer::Rows> EncodePrompts(const JobContext& context, const bearing::v1::PromptSource& source,
                                           const std::vector<jobs::Prompt>& prompts, int64_t room) {

@@ -16,6 +16,8 @@ namespace bearing::worker {
 
 // Tokens of the context that a test prompt must leave.
 inline constexpr int64_t kAnswerRoom = 1;
+// The conversation with this instruction, up to where the answer begins. Rank 0.
+absl::StatusOr<std::string> RenderPrompt(const JobContext& context, const std::string& instruction);
 
 struct PromptRows {
   steer::Rows rows;

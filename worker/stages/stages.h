@@ -27,6 +27,8 @@ absl::StatusOr<StageFiles> RunEvaluate(JobContext& context);
 // What the judges of the job say of them. Drops the decoder where a judge has a model of its own. -> completions.jsonl,
 // evaluation.json
 absl::StatusOr<StageFiles> RunJudge(JobContext& context);
+// What the direction's removal costs: cross-entropy, KL, multiple choice, exact match. -> costs.json, costs.jsonl
+absl::StatusOr<StageFiles> RunCost(JobContext& context);
 
 // The direction orthogonalized out of the weights. -> checkpoint/
 absl::StatusOr<StageFiles> RunEdit(JobContext& context);
