@@ -144,7 +144,12 @@ absl::Status ForEachText(const Message& message, const std::string& prefix,
 
 // Words that a model says may start with a slash.
 bool IsProse(const std::string& field) {
-  return absl::StartsWith(field, "concept.markers") || absl::StartsWith(field, "concept.tokens") || field == "prompts.system";
+  if (absl::StartsWith(field, "judges[")) {
+    return !absl::EndsWith(field, ".path") && !absl::EndsWith(field, ".prompt_file") &&
+           !absl::EndsWith(field, ".chat_template");
+  }
+  return absl::StartsWith(field, "concept.markers") || absl::StartsWith(field, "concept.tokens") ||
+         absl::StartsWith(field, "evaluate.stop") || field == "prompts.system";
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -9,6 +10,7 @@
 #include "jobs/cost_fields.h"
 #include "jobs/did_you_mean.h"
 #include "jobs/job_spec.h"
+#include "jobs/judge/judge_settings.h"
 #include "jobs/prompt_fields.h"
 #include "jobs/prompt_set.h"
 #include "sharding/concat.h"
@@ -34,6 +36,8 @@ class Violations {
   void Unless(bool holds, std::string_view field, std::string_view expected, const std::string& found) {
     if (!holds) Add(std::string(field), Concat("expected ", expected, ", found ", found));
   }
+
+  void Append(const std::function<void(std::vector<FieldViolation>&)>& check) { check(list_); }
 
   std::vector<FieldViolation> Take() { return std::move(list_); }
 
@@ -111,10 +115,10 @@ void CheckConcept(const JobSpec& spec, Violations& out) {
       out.Add(Concat("concept.markers[", i, "]"), "must not be empty");
     }
   }
-  if (wanted.markers_size() == 0 && wanted.name() != "refusal" && !spec.evaluate().skip()) {
+  if (wanted.markers_size() == 0 && wanted.name() != "refusal" && spec.judges_size() == 0 && !spec.evaluate().skip()) {
     out.Add("concept.markers",
-            "missing: say which texts in a response show the concept (only \"refusal\" has a list of its own), or set "
-            "evaluate.skip to true");
+            "missing: say which texts in a response show the concept (only \"refusal\" has a list of its own), give judges, or "
+            "set evaluate.skip to true");
   }
 }
 
@@ -184,6 +188,19 @@ void CheckEvaluate(const JobSpec& spec, Violations& out) {
     out.Unless(std::isfinite(factor) && factor != 0, "evaluate.addition_factor", "a finite number other than 0",
                Concat(factor));
   }
+  const double temperature = evaluate.temperature(), top_p = evaluate.top_p();
+  out.Unless(temperature >= 0 && temperature <= 100, "evaluate.temperature", "0 (greedy) to 100", Concat(temperature));
+  if (evaluate.has_top_p()) {
+    out.Unless(top_p > 0 && top_p <= 1, "evaluate.top_p", "a number above 0, at most 1", Concat(top_p));
+    if (top_p < 1 && temperature == 0) {
+      out.Add("evaluate.top_p", "has no effect on greedy completions: set evaluate.temperature, e.g. to 1");
+    }
+  }
+  out.Unless(evaluate.seed() >= 0, "evaluate.seed", "0 or more", Concat(evaluate.seed()));
+  for (int i = 0; i < evaluate.stop_size(); ++i) {
+    if (evaluate.stop(i).empty()) out.Add(Concat("evaluate.stop[", i, "]"), "must not be empty");
+  }
+  for (const int id : evaluate.stop_token_ids()) out.Unless(id >= 0, "evaluate.stop_token_ids", "ids of 0 or more", Concat(id));
 }
 
 void CheckOutput(const JobSpec& spec, Violations& out) {
@@ -212,6 +229,7 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
              Concat(spec.collect().max_batch()));
   CheckSelect(spec, out);
   CheckEvaluate(spec, out);
+  out.Append([&](std::vector<FieldViolation>& list) { ValidateJudges(spec, list); });
   for (FieldViolation& violation : ValidateCostFields(spec)) out.Add(std::move(violation.field), std::move(violation.message));
   CheckOutput(spec, out);
   out.Unless(spec.ranks() >= 0 && spec.ranks() <= kMaxRanks, "ranks", Concat("0 (any group) to ", kMaxRanks),

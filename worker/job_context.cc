@@ -27,15 +27,15 @@ absl::StatusOr<int> RanksOnHost(comm::Communicator& comm) {
 
 }  // namespace
 
-at::ScalarType ComputeType(const bearing::v1::JobSpec& spec) {
-  return spec.model().dtype() == "bfloat16" ? at::kBFloat16 : at::kFloat;
-}
+at::ScalarType ComputeType(const std::string& dtype) { return dtype == "bfloat16" ? at::kBFloat16 : at::kFloat; }
+
+at::ScalarType ComputeType(const bearing::v1::JobSpec& spec) { return ComputeType(spec.model().dtype()); }
 
 absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
   if (decoder_ == nullptr) {
     model::DecoderOptions options;
     options.dtype = ComputeType(spec);
-    BEARING_ASSIGN_OR_RETURN(options.residency, ChooseResidency());
+    BEARING_ASSIGN_OR_RETURN(options.residency, ChooseResidency(*reader, plan, options.dtype, spec.model().residency()));
     options.stream_tokens = stream_tokens;
     options.split = [this](int64_t parts) {
       if (!is_rank0()) return;
@@ -67,23 +67,33 @@ absl::StatusOr<steer::Replicas*> JobContext::GetReplicas() {
 
 absl::Status JobContext::SetBudgets() {
   BEARING_ASSIGN_OR_RETURN(ranks_on_host, RanksOnHost(*comm));
-  // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const absl::StatusOr<int64_t> free = RankMemoryBytes(*comm, ranks_on_host);
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, free.status()));
-  const int64_t memory = sharding::ActivationMemory(*free);
-  const sharding::ModelConfig& config = reader->config();
-  at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
-  BEARING_RETURN_IF_ERROR(comm->AllReduce(negated, comm::ReduceOp::kMax));
-  token_budget = -negated[0].item<int64_t>();
-  stream_tokens = -negated[1].item<int64_t>();
+  BEARING_ASSIGN_OR_RETURN(const PassSizes sizes, MeasurePassSizes(reader->config()));
+  token_budget = sizes.token_budget;
+  stream_tokens = sizes.stream_tokens;
   return absl::OkStatus();
 }
 
-absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
-  if (spec.model().residency() == "resident") return model::Residency::kResident;
-  if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
-  const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[grid.tensor_parallel->rank()]);
-  const at::ScalarType type = ComputeType(spec);
+absl::StatusOr<int64_t> JobContext::LeastFreeMemory() const {
+  const absl::StatusOr<int64_t> memory = RankMemoryBytes(*comm, ranks_on_host);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, memory.status()));
+  at::Tensor negated = at::full({1}, -*memory, at::kLong);  // The least is the largest negative.
+  BEARING_RETURN_IF_ERROR(comm->AllReduce(negated, comm::ReduceOp::kMax));
+  return -negated.item<int64_t>();
+}
+
+absl::StatusOr<JobContext::PassSizes> JobContext::MeasurePassSizes(const sharding::ModelConfig& config) const {
+  // A quarter of what is free for activations.
+  BEARING_ASSIGN_OR_RETURN(const int64_t free, LeastFreeMemory());
+  const int64_t memory = sharding::ActivationMemory(free);
+  return PassSizes{sharding::TokenBudget(config, memory), sharding::StreamTokens(config, memory)};
+}
+
+absl::StatusOr<model::Residency> JobContext::ChooseResidency(const sharding::CheckpointReader& model,
+                                                             const sharding::ShardPlan& cut, at::ScalarType type,
+                                                             const std::string& setting) const {
+  if (setting == "resident") return model::Residency::kResident;
+  if (setting == "streamed") return model::Residency::kStreamed;
+  const sharding::RankElements elements = sharding::CountElements(model.layout(), cut.ranks[grid.tensor_parallel->rank()]);
   // Weights on a device are of the compute type; on this processor they may be widened.
   const int64_t element_bytes = comm->device().is_cpu() ? model::HeldElementBytes(type, model::ChooseGemmPath(type))
                                                         : static_cast<int64_t>(c10::elementSize(type));

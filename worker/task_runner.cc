@@ -16,6 +16,7 @@
 #include "storage/model_source.h"
 #include "worker/memory.h"
 #include "worker/publish_together.h"
+#include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 
 namespace bearing::worker {
@@ -32,6 +33,7 @@ constexpr StageEntry kStages[] = {
     {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},
     {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
     {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true},
+    {bearing::v1::STAGE_JUDGE, "judge", RunJudge, false},
     {bearing::v1::STAGE_COST, "cost", RunCost, true},
     {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
     {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},
@@ -39,7 +41,7 @@ constexpr StageEntry kStages[] = {
 };
 
 bool IsSkipped(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
-  if (stage == bearing::v1::STAGE_EVALUATE) return spec.evaluate().skip();
+  if (stage == bearing::v1::STAGE_EVALUATE || stage == bearing::v1::STAGE_JUDGE) return spec.evaluate().skip();
   if (stage == bearing::v1::STAGE_COST) return !jobs::MeasuresCosts(spec);
   if (stage == bearing::v1::STAGE_EDIT || stage == bearing::v1::STAGE_VERIFY) return spec.edit().skip();
   return false;
@@ -200,6 +202,7 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, model.status()));
   auto reader = (*model)->OpenCheckpoint();
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
+  context.source = model->get();
   context.reader = reader->get();
   BEARING_ASSIGN_OR_RETURN(const bool is_kept, IsKept(context, shared, **reader, kept));
   if (is_kept) {
@@ -220,6 +223,7 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
     context.token_budget = kept.token_budget;
     context.stream_tokens = kept.stream_tokens;
   }
+  if (!context.spec.evaluate().skip()) BEARING_RETURN_IF_ERROR(CheckTestPrompts(context));
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));

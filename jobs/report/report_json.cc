@@ -151,8 +151,11 @@ std::string RenderReportJson(const ReportData& data) {
                                   {"prompt", completion.prompt},
                                   {"response", completion.response},
                                   {"shows_concept", completion.shows_concept},
-                                  {"matched_marker", completion.matched_marker}});
+                                  {"matched_marker", completion.matched_marker},
+                                  {"verdicts", completion.verdicts}});
   }
+  out["judges"] = data.judges.is_null() ? nlohmann::json::array() : data.judges;
+  out["agreement"] = data.agreement.is_null() ? nlohmann::json::array() : data.agreement;
   out["verification"] = RowsJson(data.verification);
   out["stage_seconds"] = json::object();
   for (const auto& [stage, seconds] : data.stage_seconds) out["stage_seconds"][stage] = seconds;

@@ -104,6 +104,24 @@ absl::Status TakeSelection(const Json& select, ReportData& data) {
   return absl::OkStatus();
 }
 
+// "markers: refusal", "llama-guard: not unsafe (0.12)".
+std::vector<std::string> VerdictTexts(const Json& row, const Json& judges) {
+  std::vector<std::string> texts;
+  for (const Json& judge : judges) {
+    const std::string name = judge.at("name").get<std::string>();
+    const Json& said = row.at("verdicts").at(name);
+    const Json& yes = said.at("verdict");
+    std::string text = Concat(name, ": ",
+                              yes.is_null()     ? "not judged"
+                              : yes.get<bool>() ? ""
+                                                : "not ",
+                              yes.is_null() ? "" : judge.at("finds").get<std::string>());
+    if (said.contains("score") && !said["score"].is_null()) text += absl::StrFormat(" (%.3g)", said["score"].get<double>());
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
 absl::Status TakeCompletions(const std::string& file, ReportData& data) {
   BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
   return GuardJson(file, [&] {
@@ -116,10 +134,17 @@ absl::Status TakeCompletions(const std::string& file, ReportData& data) {
                                   .prompt = row.at("prompt").get<std::string>(),
                                   .response = row.at("response").get<std::string>(),
                                   .shows_concept = row.at("shows_concept").get<bool>(),
-                                  .matched_marker = row.at("matched_marker").get<std::string>()});
+                                  .matched_marker = row.at("matched_marker").get<std::string>(),
+                                  .verdicts = VerdictTexts(row, data.judges)});
     }
     return absl::OkStatus();
   });
+}
+
+absl::Status TakeEvaluation(const Json& evaluation, ReportData& data) {
+  data.judges = evaluation.value("judges", Json::array());  // Older runs have none.
+  data.agreement = evaluation.value("agreement", Json::array());
+  return absl::OkStatus();
 }
 
 absl::Status TakeVerification(const Json& verify, ReportData& data) {
@@ -157,7 +182,7 @@ absl::Status TakeProvenance(const Json& provenance, ReportData& data) {
 
 // From the marks of the stages; a copy of a run without them has no times.
 void TakeStageSeconds(const std::string& folder, ReportData& data) {
-  for (const char* stage : {"collect", "select", "evaluate", "cost", "edit", "verify"}) {
+  for (const char* stage : {"collect", "select", "evaluate", "judge", "cost", "edit", "verify"}) {
     const std::string mark = Concat(folder, "/.bearing/stages/", stage, ".json");
     WithJson(mark, [&](const Json& document) {
       data.stage_seconds.push_back({stage, document.at("seconds").get<double>()});
@@ -172,9 +197,13 @@ absl::Status TakeCosts(const Json& costs, ReportData& data) {
 }
 
 constexpr ReportSource kSources[] = {
-    {"collect.json", true, ReadJson<TakeCollect>},      {"means.safetensors", true, TakeNorms},
-    {"candidates.json", true, ReadJson<TakeSelection>}, {"geometry.json", false, ReadJson<TakeGeometry>},
-    {"costs.json", false, ReadJson<TakeCosts>},         {"completions.jsonl", false, TakeCompletions},
+    {"collect.json", true, ReadJson<TakeCollect>},
+    {"means.safetensors", true, TakeNorms},
+    {"candidates.json", true, ReadJson<TakeSelection>},
+    {"geometry.json", false, ReadJson<TakeGeometry>},
+    {"costs.json", false, ReadJson<TakeCosts>},
+    {"evaluation.json", false, ReadJson<TakeEvaluation>},  // Before the completions.
+    {"completions.jsonl", false, TakeCompletions},
     {"verify.json", false, ReadJson<TakeVerification>},
 };
 

@@ -128,7 +128,7 @@ class Engine {
     options.max_new_tokens = new_tokens;
     options.budget = options_.budget;
     const steer::GenerationTask task{&rows, model::Intervention()};
-    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> made, steer::GenerateGreedy(*replicas_, {&task, 1}, options));
+    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> made, steer::GenerateRows(*replicas_, {&task, 1}, options));
     return Answer({{"seconds", watch.Seconds()}, {"ids", made[0]}});
   }
 

@@ -365,7 +365,16 @@ TEST_F(PathPolicyTest, EveryTextThatIsAPathCounts) {
   spec.mutable_concept_spec()->add_markers("/help");
   spec.mutable_prompts()->set_system("/help or s3://x");
   (*spec.mutable_labels())["x"] = "/etc";
+  spec.mutable_evaluate()->add_stop("/end");
+  bearing::v1::JudgeModel& judge = *spec.add_judges()->mutable_model();
+  judge.set_prompt("/judge {response}");
+  judge.add_says_yes("/yes");
   EXPECT_TRUE(policy_.Check(spec).ok()) << policy_.Check(spec);
+  judge.set_prompt_file("/etc/passwd");
+  EXPECT_THAT(std::string(policy_.Check(spec).message()), HasSubstr("judges[0].model.prompt_file: "));
+  judge.clear_prompt_file();
+  judge.set_path(dir_ / "secret");
+  EXPECT_THAT(std::string(policy_.Check(spec).message()), HasSubstr("judges[0].model.path: "));
 }
 
 }  // namespace

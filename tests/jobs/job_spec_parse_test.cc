@@ -96,8 +96,8 @@ TEST(JobSpecParseTest, UnknownKeyHasPathLineAndSuggestion) {
             "job.yaml:5: prompts.positive.trian: unknown key; did you mean \"train\"?");
   EXPECT_EQ(ErrorOf(std::string(kHead) + "model:\n  ranks: 2\n"),
             "job.yaml:4: model.ranks: unknown key; \"ranks\" belongs at the top level");
-  EXPECT_EQ(ErrorOf(std::string(kHead) + "collect: {temperature: 1}\n"),
-            "job.yaml:3: collect.temperature: unknown key; known here: filter, max_batch");
+  EXPECT_EQ(ErrorOf(std::string(kHead) + "collect: {hotness: 1}\n"),
+            "job.yaml:3: collect.hotness: unknown key; known here: filter, max_batch");
 }
 
 TEST(JobSpecParseTest, WrongTypesSayWhatWasExpected) {

@@ -59,6 +59,7 @@ TEST(JobSpecSetFieldTest, NamesTheFieldThatIsWrong) {
   EXPECT_EQ(ErrorOf("collect=1"), "collect: is a group; set one of its fields: filter, max_batch");
   EXPECT_EQ(ErrorOf("labels=1"), "labels: is a group; set one of its fields: KEY");
   EXPECT_EQ(ErrorOf("name.x=1"), "name.x: \"name\" has no fields of its own");
+  EXPECT_EQ(ErrorOf("judges.name=x"), "judges.name: \"judges\" is a list of groups; it can only be given in the job file");
   EXPECT_THAT(ErrorOf("select.layers=[1"), HasSubstr("select.layers"));
 }
 

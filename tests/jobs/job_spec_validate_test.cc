@@ -54,6 +54,36 @@ TEST(JobSpecValidateTest, Names) {
   }
 }
 
+TEST(JobSpecValidateTest, Sampling) {
+  const auto with = [](const std::function<void(bearing::v1::Evaluate&)>& change) {
+    return After([&](JobSpec& s) { change(*s.mutable_evaluate()); });
+  };
+  using E = bearing::v1::Evaluate;
+  EXPECT_THAT(with([](E& e) {
+                e.set_temperature(0.7);
+                e.set_top_p(0.9);
+                e.set_seed(4);
+                e.add_stop("\nUser:");
+                e.add_stop_token_ids(7);
+              }),
+              IsEmpty());
+  EXPECT_THAT(with([](E& e) { e.set_temperature(-1); }),
+              ElementsAre("evaluate.temperature: expected 0 (greedy) to 100, found -1"));
+  EXPECT_THAT(with([](E& e) { e.set_temperature(std::numeric_limits<double>::quiet_NaN()); }),
+              ElementsAre("evaluate.temperature: expected 0 (greedy) to 100, found nan"));
+  EXPECT_THAT(with([](E& e) {
+                e.set_temperature(1);
+                e.set_top_p(0);
+              }),
+              ElementsAre("evaluate.top_p: expected a number above 0, at most 1, found 0"));
+  EXPECT_THAT(with([](E& e) { e.set_top_p(0.9); }),
+              ElementsAre("evaluate.top_p: has no effect on greedy completions: set evaluate.temperature, e.g. to 1"));
+  EXPECT_THAT(with([](E& e) { e.set_seed(-2); }), ElementsAre("evaluate.seed: expected 0 or more, found -2"));
+  EXPECT_THAT(with([](E& e) { e.add_stop(""); }), ElementsAre("evaluate.stop[0]: must not be empty"));
+  EXPECT_THAT(with([](E& e) { e.add_stop_token_ids(-1); }),
+              ElementsAre("evaluate.stop_token_ids: expected ids of 0 or more, found -1"));
+}
+
 TEST(JobSpecValidateTest, Ranges) {
   EXPECT_THAT(After([](JobSpec& s) { s.set_ranks(1025); }), ElementsAre("ranks: expected 0 (any group) to 1024, found 1025"));
   EXPECT_THAT(After([](JobSpec& s) { s.set_ranks(-1); }), ElementsAre("ranks: expected 0 (any group) to 1024, found -1"));

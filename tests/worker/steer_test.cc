@@ -258,7 +258,7 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
         GenerationOptions options;
         options.max_new_tokens = kNew;
         options.budget = budget;
-        BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(replicas, tasks, options));
+        BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateRows(replicas, tasks, options));
         EXPECT_EQ(got, want) << "ranks=" << layout.ranks << " tp=" << layout.tensor_parallel << " budget=" << budget
                              << " aten=" << layout.aten_ops;
         return absl::OkStatus();

@@ -144,7 +144,7 @@ absl::StatusOr<std::vector<SearchPoint>> CompletePoints(SearchInputs& inputs, co
   generation.max_new_tokens = options.max_new_tokens > 0 ? options.max_new_tokens : std::max<int64_t>(of_run, 1);
   generation.budget = context.token_budget;
   if (progress) generation.progress = progress;
-  BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> answers, steer::GenerateGreedy(replicas, tasks, generation));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> answers, steer::GenerateRows(replicas, tasks, generation));
   std::vector<SearchPoint> points;
   BEARING_RETURN_IF_ERROR(context.OnRank0([&]() -> absl::Status {
     std::vector<json> lines;
