@@ -1,3 +1,4 @@
+#include "jobs/edit_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
 
@@ -34,7 +35,7 @@ void ApplyDefaults(bearing::v1::JobSpec& spec) {
   bearing::v1::Evaluate& evaluate = *spec.mutable_evaluate();
   if (!evaluate.has_max_new_tokens()) evaluate.set_max_new_tokens(64);
   if (!evaluate.has_addition_factor()) evaluate.set_addition_factor(1.0);
-  spec.mutable_edit();
+  if (spec.edit().form().empty()) spec.mutable_edit()->add_form(std::string(kCheckpointForm));
 }
 
 }  // namespace bearing::jobs

@@ -20,6 +20,7 @@
 #include "worker/device.h"
 #include "worker/memory.h"
 #include "worker/publish_together.h"
+#include "worker/stages/edit_spec_of.h"
 #include "worker/stages/stages.h"
 
 namespace bearing::worker {
@@ -182,6 +183,7 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
+  BEARING_RETURN_IF_ERROR(CheckEditFits(context));
   // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
   const absl::StatusOr<int64_t> free = RankMemoryBytes(comm, context.ranks_on_host);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, free.status()));

@@ -22,9 +22,10 @@
 #include "sharding/weight_files.h"
 #include "worker/edit/direction_input.h"
 #include "worker/edit/edit_checkpoint.h"
-#include "worker/edit/edit_forms.h"
 #include "worker/edit/edit_plan.h"
 #include "worker/edit/edit_record.h"
+#include "worker/edit/lora_adapter.h"
+#include "worker/edit/vector_forms.h"
 
 namespace bearing::edit {
 namespace {
@@ -34,6 +35,7 @@ struct EditRequest {
   EditSpec spec;
   std::vector<DirectionInput> inputs;
   std::optional<int64_t> layer;  // At which the first direction was read.
+  double added_factor = 1.0;     // What a control vector multiplies with.
 };
 
 absl::Status BadFlag(absl::string_view flag, absl::string_view value, absl::string_view want) {
@@ -89,7 +91,19 @@ absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
   }
   const DirectionInput& first = request.inputs.front();
   request.layer = options.layer >= 0 ? std::optional(options.layer) : first.Integer("layer");
-  if (options.induce.empty()) {
+  request.added_factor = spec.strength;
+  if (!options.induce.empty()) {
+    BEARING_ASSIGN_OR_RETURN(const double factor, ParseStrength("--induce", options.induce));
+    if (!request.layer) return absl::InvalidArgumentError("--induce needs --layer: the direction file does not name its layer");
+    request.added_factor = factor;
+    if (options.form == "checkpoint") {
+      spec.addition = Addition{*request.layer, first.added()};
+      for (double& value : spec.addition->vector) value *= factor;
+    } else if (options.form == "lora") {
+      return absl::UnimplementedError("--induce: an addition is no product of matrices: use --form checkpoint");
+    }
+  }
+  if (!spec.addition) {
     for (const DirectionInput& input : request.inputs) {
       spec.directions.insert(spec.directions.end(), input.directions.begin(), input.directions.end());
     }
@@ -100,11 +114,6 @@ absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
         BEARING_ASSIGN_OR_RETURN(direction, WithoutSharedPart(direction, mean));
       }
     }
-  } else {
-    BEARING_ASSIGN_OR_RETURN(const double factor, ParseStrength("--induce", options.induce));
-    if (!request.layer) return absl::InvalidArgumentError("--induce needs --layer: the direction file does not name its layer");
-    spec.addition = Addition{*request.layer, first.added()};
-    for (double& value : spec.addition->vector) value *= factor;
   }
   spec.preserve_norms = options.preserve_norms;
   spec.keep_tied = options.keep_tied;
@@ -254,7 +263,7 @@ absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& req
       return absl::InvalidArgumentError("--form control-vector needs --layer: the direction file does not name its layer");
     }
     BEARING_RETURN_IF_ERROR(
-        WriteControlVector(plan.model, request.inputs.front().added(), *request.layer, request.spec.strength, options.out));
+        WriteControlVector(plan.model, request.inputs.front().added(), *request.layer, request.added_factor, options.out));
     return absl::OkStatus();
   }
   return WriteDirectionFile(plan, request.inputs.front(), options.out);
