@@ -9,9 +9,10 @@ against the reference, not against the cloud.
 """
 import hashlib
 import http.client
-import http.server
 import threading
 import urllib.parse
+
+import fault_proxy
 
 # Of a request and an answer: everything that belongs to one connection, or is set anew.
 PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "authorization", "expect"}
@@ -27,29 +28,7 @@ class Gateway:
         self.upstream = urllib.parse.urlparse(endpoint).netloc
         self.etags = {}  # generation -> etag
         self.creating = threading.Lock()
-        gateway = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_request(self):
-                gateway.handle(self)
-
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request
-
-            def log_message(self, *args):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 64
-
-            def handle_error(self, request, client_address):
-                pass  # A client that gives up.
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server, self.endpoint = fault_proxy.serve(self.handle)
 
     def __enter__(self):
         return self

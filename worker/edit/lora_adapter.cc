@@ -124,8 +124,8 @@ class AdapterFile {
   absl::StatusOr<std::vector<float>> Read(const std::string& name, const std::vector<int64_t>& shape) const {
     const auto found = entries_.find(name);
     if (found == entries_.end() || found->second.dtype != DType::kF32 || found->second.shape != shape) {
-      return absl::DataLossError(Concat("adapter lacks an F32 tensor of the edit: file=", path_, " tensor=", name,
-                                        " shape=", ShapeText(shape)));
+      return absl::DataLossError(
+          Concat("adapter lacks an F32 tensor of the edit: file=", path_, " tensor=", name, " shape=", ShapeText(shape)));
     }
     std::vector<float> values(static_cast<size_t>(found->second.num_bytes) / sizeof(float));
     const absl::Span<char> bytes(reinterpret_cast<char*>(values.data()), values.size() * sizeof(float));
