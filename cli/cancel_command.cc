@@ -13,7 +13,7 @@ namespace bearing::cli {
 namespace {
 
 int Cancel(const std::string& name, const Globals& globals) {
-  JobsClient client(globals.server);
+  JobsClient client(globals.server, globals.security);
   const absl::StatusOr<bearing::v1::Job> job = client.Cancel(name);
   if (!job.ok()) return Fail(job.status());
   const absl::Status printed =

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cli/output.h"
+#include "rpc/client_security.h"
 
 namespace bearing::cli {
 
@@ -15,6 +16,7 @@ namespace bearing::cli {
 struct Globals {
   std::string server;
   bool server_given = false;  // By flag or variable, not the default.
+  rpc::ClientSecurity security;
   std::string output = "table";
   bool no_progress = false;
 };
@@ -42,6 +44,11 @@ void AddListCommand(CommandLine& line);
 void AddDescribeCommand(CommandLine& line);
 void AddWatchCommand(CommandLine& line);
 void AddCancelCommand(CommandLine& line);
+void AddDeleteCommand(CommandLine& line);
+void AddLogsCommand(CommandLine& line);
+void AddArtifactsCommand(CommandLine& line);
+void AddTokenCommand(CommandLine& line);
+void AddWorkersCommand(CommandLine& line);
 void AddFetchCommand(CommandLine& line);
 void AddVersionCommand(CommandLine& line);
 void AddCompletionCommand(CommandLine& line);

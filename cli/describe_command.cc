@@ -11,7 +11,7 @@ namespace bearing::cli {
 namespace {
 
 int Describe(const std::string& name, const Globals& globals) {
-  JobsClient client(globals.server);
+  JobsClient client(globals.server, globals.security);
   const absl::StatusOr<bearing::v1::Job> job = client.Get(name);
   if (!job.ok()) return Fail(job.status());
   const absl::Status printed = PrintJob(*job, ParseOutputFormat(globals.output), FormatJobDetails(*job, absl::Now()));

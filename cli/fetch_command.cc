@@ -22,7 +22,7 @@ struct FetchOptions {
 };
 
 int Fetch(const FetchOptions& options, const Globals& globals) {
-  JobsClient client(globals.server);
+  JobsClient client(globals.server, globals.security);
   const absl::StatusOr<bearing::v1::Job> job = client.Get(options.name);
   if (!job.ok()) return Fail(job.status());
   if (job->state() != bearing::v1::JOB_STATE_SUCCEEDED) {

@@ -8,6 +8,7 @@
 
 #include "absl/time/clock.h"
 #include "cli/job_names.h"
+#include "sharding/status_macros.h"
 
 namespace bearing::cli {
 namespace {
@@ -68,13 +69,19 @@ absl::Status JobWatcher::ReadStream() {
   bearing::v1::WatchJobRequest request;
   request.set_name(name_);
   request.set_after_sequence(sequence_);
-  std::unique_ptr<grpc::ClientReader<bearing::v1::WatchJobResponse>> reader = client_.stub().WatchJob(context, request);
+  request.set_deltas(true);
+  BEARING_ASSIGN_OR_RETURN(const auto reader, client_.Watch(context, request));
   bearing::v1::WatchJobResponse response;
   while (reader->Read(&response)) {
     last_message_ = absl::Now();
     if (response.keepalive()) continue;
     sequence_ = std::max(sequence_, response.sequence());
     ended_ = HasEnded(response.job().state());
+    // What did not change is left out of all messages but the first of a stream.
+    if (response.job().has_spec()) spec_ = response.job().spec();
+    if (!response.job().has_spec()) *response.mutable_job()->mutable_spec() = spec_;
+    if (!response.job().has_plan()) *response.mutable_job()->mutable_plan() = plan_;
+    plan_ = response.job().plan();
     std::lock_guard<std::mutex> lock(mutex_);
     jobs_.push_back(std::move(*response.mutable_job()));
     changed_.notify_all();

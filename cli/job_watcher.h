@@ -50,6 +50,8 @@ class JobWatcher {
   // Of the reading thread alone.
   int64_t sequence_ = 0;
   bool ended_ = false;
+  bearing::v1::JobSpec spec_;
+  bearing::v1::ShardPlan plan_;
   absl::Time last_message_;
   std::thread thread_;
 };

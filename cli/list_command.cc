@@ -15,9 +15,23 @@
 namespace bearing::cli {
 namespace {
 
-int List(const std::string& state, const Globals& globals) {
-  JobsClient client(globals.server);
-  const absl::StatusOr<std::vector<bearing::v1::Job>> jobs = client.List(ParseState(state));
+struct ListOptions {
+  std::string state;
+  std::vector<std::string> labels;  // "key=value"
+};
+
+int List(const ListOptions& options, const Globals& globals) {
+  bearing::v1::ListJobsRequest request;
+  request.set_state(ParseState(options.state));
+  for (const std::string& label : options.labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return Fail(absl::InvalidArgumentError(absl::StrCat("--label: expected KEY=VALUE, found ", label)));
+    }
+    (*request.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  JobsClient client(globals.server, globals.security);
+  const absl::StatusOr<std::vector<bearing::v1::Job>> jobs = client.List(request);
   if (!jobs.ok()) return Fail(jobs.status());
   const OutputFormat format = ParseOutputFormat(globals.output);
   if (format == OutputFormat::kTable) {
@@ -41,12 +55,16 @@ int List(const std::string& state, const Globals& globals) {
 }  // namespace
 
 void AddListCommand(CommandLine& line) {
-  auto state = std::make_shared<std::string>();
+  auto options = std::make_shared<ListOptions>();
   CLI::App* command = line.app.add_subcommand("list", "List jobs, newest first");
-  command->add_option("--state", *state, "Only jobs in this state")
+  command->add_option("--state", options->state, "Only jobs in this state")
       ->check(CLI::IsMember({"queued", "running", "cancelling", "succeeded", "failed", "cancelled"}));
-  command->footer("Example:\n  bearing list --state running\n  bearing list -o json | jq -r '.jobs[].name'");
-  command->callback([&line, state] { line.action = [&line, state] { return List(*state, line.globals); }; });
+  command->add_option("-l,--label", options->labels, "Only jobs with this label, KEY=VALUE (repeatable)")
+      ->allow_extra_args(false);
+  command->footer(
+      "Example:\n  bearing list --state running\n  bearing list --label team=red\n  bearing list -o json | jq -r "
+      "'.jobs[].name'");
+  command->callback([&line, options] { line.action = [&line, options] { return List(*options, line.globals); }; });
 }
 
 }  // namespace bearing::cli

@@ -24,6 +24,13 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--server", line.globals.server, "Server HOST:PORT (default: BEARING_SERVER, else 127.0.0.1:7070)");
+  app.add_option("--ca-file", line.globals.security.ca_file, "PEM CAs of the server; turns on TLS (BEARING_CA_FILE)");
+  app.add_flag("--tls", line.globals.security.tls, "Encrypt, with the system's CAs (BEARING_TLS=1)");
+  app.add_option("--cert", line.globals.security.cert_file, "PEM certificate of this client (BEARING_CERT_FILE)");
+  app.add_option("--key", line.globals.security.key_file, "Its PEM key (BEARING_KEY_FILE)");
+  app.add_option("--token-file", line.globals.security.token_file, "File with this client's token (BEARING_TOKEN_FILE)");
+  app.add_flag("--insecure-plaintext-token", line.globals.security.allow_plaintext,
+               "Send the token unencrypted to another machine");
   app.add_option("-o,--output", line.globals.output, "What standard output holds")
       ->check(CLI::IsMember({"table", "json", "yaml", "name"}));
   app.add_flag("--no-progress", line.globals.no_progress, "Show no progress");
@@ -39,7 +46,12 @@ int Main(int argc, char** argv) {
   AddDescribeCommand(line);
   AddWatchCommand(line);
   AddCancelCommand(line);
+  AddDeleteCommand(line);
+  AddLogsCommand(line);
+  AddArtifactsCommand(line);
   AddFetchCommand(line);
+  AddWorkersCommand(line);
+  AddTokenCommand(line);
   AddVersionCommand(line);
   AddCompletionCommand(line);
   try {
@@ -51,6 +63,7 @@ int Main(int argc, char** argv) {
   const bool in_environment = server != nullptr && *server != '\0';
   line.globals.server_given = !line.globals.server.empty() || in_environment;
   if (line.globals.server.empty()) line.globals.server = in_environment ? server : kDefaultServer;
+  line.globals.security = rpc::WithEnvironment(line.globals.security);
   return line.action();
 }
 

@@ -173,7 +173,13 @@ std::string FormatJobDetails(const Job& job, absl::Time now) {
   rows.push_back({"model", job.spec().model().path()});
   rows.push_back({"output", job.spec().output()});
   rows.push_back({"ranks", job.spec().ranks() == 0 ? "any" : absl::StrCat(job.spec().ranks())});
+  if (job.spec().priority() != 0) rows.push_back({"priority", absl::StrCat(job.spec().priority())});
+  if (!job.owner().empty()) rows.push_back({"owner", job.owner()});
   if (job.attempt() > 0) rows.push_back({"attempt", absl::StrCat(job.attempt())});
+  for (const bearing::v1::LostAttempt& lost : job.lost_attempts()) {
+    const std::string stage = StageName(lost.stage());
+    rows.push_back({absl::StrCat("lost ", lost.attempt()), absl::StrCat(lost.message(), stage.empty() ? "" : " in ", stage)});
+  }
   for (const auto& [key, value] : job.spec().labels()) rows.push_back({"label", absl::StrCat(key, "=", value)});
   if (job.has_create_time()) {
     rows.push_back({"created", absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", ToTime(job.create_time()), absl::UTCTimeZone())});

@@ -136,7 +136,7 @@ int Run(const RunOptions& options, const Globals& globals, bool on_server) {
   const absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
   if (!spec.ok()) return Fail(spec.status(), kExitInvalid);
   if (!on_server) return RunLocally(options, *spec, *signals, globals);
-  JobsClient client(globals.server);
+  JobsClient client(globals.server, globals.security);
   return SubmitAndFollow(client, *spec, /*service=*/nullptr, *signals, globals);
 }
 

@@ -1,8 +1,11 @@
 // `bearing submit`: hand a job to a coordinator.
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "cli/follow.h"
@@ -19,18 +22,36 @@ struct SubmitOptions {
   bool watch = false;
   bool dry_run = false;
   std::string request_id;
+  std::string job_id;
+  std::optional<int> priority;
+  std::vector<std::string> labels;  // "key=value"
 };
+
+// The flags that stand for fields of the job.
+absl::Status ApplyFlags(const SubmitOptions& options, bearing::v1::JobSpec& spec) {
+  if (options.priority.has_value()) spec.set_priority(*options.priority);
+  for (const std::string& label : options.labels) {
+    const size_t equals = label.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return absl::InvalidArgumentError(absl::StrCat("--label: expected KEY=VALUE, found ", label));
+    }
+    (*spec.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+  }
+  return absl::OkStatus();
+}
 
 int Submit(const SubmitOptions& options, const Globals& globals) {
   absl::StatusOr<SignalFile> signals = SignalFile::Open();
   if (!signals.ok()) return Fail(signals.status());
-  const absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
+  absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
   if (!spec.ok()) return Fail(spec.status(), kExitInvalid);
-  JobsClient client(globals.server);
+  if (const absl::Status applied = ApplyFlags(options, *spec); !applied.ok()) return Fail(applied, kExitInvalid);
+  JobsClient client(globals.server, globals.security);
   bearing::v1::CreateJobRequest request;
   *request.mutable_spec() = *spec;
   request.set_request_id(options.request_id.empty() ? NewRequestId() : options.request_id);
   request.set_validate_only(options.dry_run);
+  request.set_job_id(options.job_id);
   const absl::StatusOr<bearing::v1::Job> job = client.Create(request);
   if (!job.ok()) return Fail(job.status(), ExitCodeOfNewJob(job.status()));
   const OutputFormat format = ParseOutputFormat(globals.output);
@@ -55,7 +76,13 @@ void AddSubmitCommand(CommandLine& line) {
   command->add_flag("--watch", options->watch, "Stay until the job ends; the exit code is then the job's");
   command->add_flag("--dry-run", options->dry_run, "Let the server check the job and submit nothing");
   command->add_option("--request-id", options->request_id, "UUID that makes a repeated submission return the same job");
-  command->footer("Example:\n  name=$(bearing submit -f job.yaml --set select.kl_max=0.2)\n  bearing watch $name");
+  command->add_option("--job-id", options->job_id, "Name the job gets (default: the job file's name and six digits)");
+  command->add_option("--priority", options->priority, "Place in the queue: higher first (default: the job file's, else 0)")
+      ->check(CLI::Range(-100, 100));
+  command->add_option("-l,--label", options->labels, "A label, KEY=VALUE (repeatable)")->allow_extra_args(false);
+  command->footer(
+      "Example:\n  bearing submit -f job.yaml --priority 10 --label team=red\n  name=$(bearing submit -f job.yaml --set "
+      "select.kl_max=0.2)\n  bearing watch $name");
   command->callback([&line, options] { line.action = [&line, options] { return Submit(*options, line.globals); }; });
 }
 

@@ -13,7 +13,7 @@ namespace {
 int Version(const Globals& globals) {
   nlohmann::json versions = {{"client", BEARING_VERSION}};
   if (globals.server_given) {
-    JobsClient client(globals.server);
+    JobsClient client(globals.server, globals.security);
     const absl::StatusOr<std::string> version = client.Version();
     if (!version.ok()) return Fail(version.status());
     versions["server"] = *version;

@@ -49,7 +49,7 @@ namespace {
 int Watch(const std::string& name, const Globals& globals) {
   absl::StatusOr<SignalFile> signals = SignalFile::Open();
   if (!signals.ok()) return Fail(signals.status());
-  JobsClient client(globals.server);
+  JobsClient client(globals.server, globals.security);
   // Asked first, so that a wrong name or server is one plain error.
   const absl::StatusOr<bearing::v1::Job> job = client.Get(name);
   if (!job.ok()) return Fail(job.status());

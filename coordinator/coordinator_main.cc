@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/clock.h"
+#include "coordinator/failpoint.h"
 #include "coordinator/job_checker.h"
 #include "coordinator/log_format.h"
 #include "coordinator/program_options.h"
@@ -36,6 +37,15 @@ sigset_t BlockEndSignals() {
   return signals;
 }
 
+// The ports as program_options.h says.
+std::string PortLines(const bearing::coordinator::Server& server) {
+  std::string lines = absl::StrCat(server.port(), "\n");
+  if (server.worker_port() > 0) absl::StrAppend(&lines, "worker ", server.worker_port(), "\n");
+  if (server.health_port() > 0) absl::StrAppend(&lines, "health ", server.health_port(), "\n");
+  if (server.metrics_port() > 0) absl::StrAppend(&lines, "metrics ", server.metrics_port(), "\n");
+  return lines;
+}
+
 int Serve(const ProgramOptions& options, spdlog::logger* logger) {
   const sigset_t signals = BlockEndSignals();
   const bearing::coordinator::SystemClock clock;
@@ -48,13 +58,15 @@ int Serve(const ProgramOptions& options, spdlog::logger* logger) {
     return 1;
   }
   if (!options.port_file.empty()) {
-    const absl::Status written = bearing::jobs::WriteFileAtomically(options.port_file, absl::StrCat((*server)->port(), "\n"));
+    const absl::Status written = bearing::jobs::WriteFileAtomically(options.port_file, PortLines(**server));
     if (!written.ok()) {
       logger->error("cannot write the port file: {}", std::string(written.message()));
       return 1;
     }
   }
-  logger->info("serving: port={} store={} version={}", (*server)->port(), options.server.store_path,
+  logger->info("serving: port={} worker_port={} health_port={} metrics_port={} tls={} tokens={} store={} version={}",
+               (*server)->port(), (*server)->worker_port(), (*server)->health_port(), (*server)->metrics_port(),
+               options.server.tls.enabled(), !options.server.token_file.empty(), options.server.store_path,
                options.server.jobs.version);
   int received = 0;
   sigwait(&signals, &received);
@@ -75,7 +87,14 @@ int main(int argc, char** argv) {
     std::cerr << exit->err;
     return exit->code;
   }
-  const auto& options = std::get<ProgramOptions>(parsed);
+  auto& options = std::get<ProgramOptions>(parsed);
+  const char* failpoint = std::getenv("BEARING_FAILPOINT");
+  const auto parsed_failpoint = bearing::coordinator::ParseFailpoint(failpoint == nullptr ? "" : failpoint);
+  if (!parsed_failpoint.ok()) {
+    std::cerr << parsed_failpoint.status().message() << '\n';
+    return 2;
+  }
+  options.server.failpoint = *parsed_failpoint;
   spdlog::logger logger("coordinator", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger.set_formatter(bearing::coordinator::MakeLogFormatter(options.log_format));
   logger.flush_on(spdlog::level::info);

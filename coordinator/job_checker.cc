@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "jobs/conversation_check.h"
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
 #include "sharding/checkpoint_reader.h"
@@ -47,6 +48,8 @@ std::vector<jobs::FieldViolation> RelativePaths(const JobSpec& spec) {
     const bearing::v1::PromptSource* source = jobs::FindSource(spec, field);
     if (source != nullptr) check(field.Path() + ".file", source->file());
   }
+  JobSpec copy = spec;
+  for (const jobs::CostFile& cost : jobs::CostFiles(copy)) check(cost.field, *cost.file);
   check("output", spec.output());
   return violations;
 }

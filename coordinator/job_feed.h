@@ -25,6 +25,8 @@ class JobFeed {
    public:
     virtual ~Subscriber() = default;
     virtual void Offer(std::shared_ptr<const StoredJob> job) = 0;
+    // New lines of the job's log.
+    virtual void OfferLogs(std::shared_ptr<const LogLines> lines) {}
     // Called every so often; time for a keepalive?
     virtual void Tick(SteadyTime now) = 0;
     // The server drains: end the stream.
@@ -38,7 +40,9 @@ class JobFeed {
   void Unsubscribe(const std::string& job_name, const Subscriber* subscriber);
 
   void Publish(const StoredJob& job);
+  void PublishLogs(const std::string& job_name, LogLines lines);
   void Tick(SteadyTime now);
+  size_t count();
   // Closes every subscriber and refuses new ones.
   void Close();
 

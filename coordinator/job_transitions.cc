@@ -2,9 +2,11 @@
 
 #include <google/protobuf/util/message_differencer.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "coordinator/job_store.h"
+#include "rpc/status_details.h"
 #include "sharding/concat.h"
 
 namespace bearing::coordinator {
@@ -44,12 +46,20 @@ void StartAttempt(Job* job, const bearing::v1::ShardPlan& plan, WallTime now) {
   if (!job->has_start_time()) SetTime(now, job->mutable_start_time());
 }
 
-void LoseAttempt(Job* job, int max_attempts, std::string_view why, WallTime now) {
+void LoseAttempt(Job* job, int max_attempts, bearing::v1::LostAttempt how, WallTime now) {
+  how.set_attempt(job->attempt());
+  how.set_stage(job->progress().stage());
+  SetTime(now, how.mutable_time());
+  const std::string why = how.message();
+  *job->add_lost_attempts() = std::move(how);
   if (job->state() == bearing::v1::JOB_STATE_CANCELLING) return End(job, bearing::v1::JOB_STATE_CANCELLED, now);
+  if (job->spec().max_attempts() > 0) max_attempts = std::min(max_attempts, job->spec().max_attempts());
   if (job->attempt() >= max_attempts) {
+    const bearing::v1::Stage stage = job->progress().stage();
     return Fail(job, kReasonWorkerGroupLost,
-                Concat("worker group lost: ", why, ", and no attempt is left: attempt=", job->attempt(),
-                       " max_attempts=", max_attempts),
+                Concat("worker group lost: ", why, stage == bearing::v1::STAGE_UNSPECIFIED ? "" : " in ",
+                       stage == bearing::v1::STAGE_UNSPECIFIED ? "" : bearing::v1::Stage_Name(stage),
+                       ", and no attempt is left: attempt=", job->attempt(), " max_attempts=", max_attempts),
                 now);
   }
   job->set_state(bearing::v1::JOB_STATE_QUEUED);
@@ -67,8 +77,9 @@ void Fail(Job* job, std::string_view reason, std::string message, WallTime now) 
 
 absl::Status RequestCancel(Job* job, WallTime now) {
   if (IsFinal(job->state())) {
-    return absl::FailedPreconditionError(Concat("the job has ended and cannot be cancelled: name=", job->name(),
-                                                " state=", bearing::v1::JobState_Name(job->state())));
+    return rpc::WithReason(absl::FailedPreconditionError(Concat("the job has ended and cannot be cancelled: name=", job->name(),
+                                                                " state=", bearing::v1::JobState_Name(job->state()))),
+                           "JOB_ENDED");
   }
   if (job->state() == bearing::v1::JOB_STATE_QUEUED) End(job, bearing::v1::JOB_STATE_CANCELLED, now);
   if (job->state() == bearing::v1::JOB_STATE_RUNNING) job->set_state(bearing::v1::JOB_STATE_CANCELLING);

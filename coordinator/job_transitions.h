@@ -24,6 +24,7 @@ using WallTime = std::chrono::system_clock::time_point;
 inline constexpr std::string_view kReasonWorkerGroupLost = "WORKER_GROUP_LOST";
 inline constexpr std::string_view kReasonDoesNotFit = "DOES_NOT_FIT";
 inline constexpr std::string_view kReasonModelUnusable = "MODEL_UNUSABLE";
+inline constexpr std::string_view kReasonPathNotAllowed = "PATH_NOT_ALLOWED";
 
 // A new job in QUEUED.
 bearing::v1::Job MakeQueued(std::string name, bearing::v1::JobSpec spec, WallTime now);
@@ -31,8 +32,10 @@ bearing::v1::Job MakeQueued(std::string name, bearing::v1::JobSpec spec, WallTim
 // QUEUED -> RUNNING as the next attempt.
 void StartAttempt(bearing::v1::Job* job, const bearing::v1::ShardPlan& plan, WallTime now);
 
-// RUNNING or CANCELLING whose lease has ended: CANCELLED if the user wanted that, QUEUED while attempts are left, else FAILED.
-void LoseAttempt(bearing::v1::Job* job, int max_attempts, std::string_view why, WallTime now);
+// RUNNING or CANCELLING whose lease has ended: CANCELLED if the user wanted that, QUEUED while attempts are left, else FAILED
+// with what ended the last one. `how` is noted with the job, its attempt, stage and time filled in. The job may ask for fewer
+// attempts than `max_attempts`.
+void LoseAttempt(bearing::v1::Job* job, int max_attempts, bearing::v1::LostAttempt how, WallTime now);
 
 void Fail(bearing::v1::Job* job, std::string_view reason, std::string message, WallTime now);
 

@@ -1,27 +1,13 @@
 #include "coordinator/listen_address.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
+#include "rpc/loopback.h"
 #include "sharding/concat.h"
 
 namespace bearing::coordinator {
-namespace {
-
-bool IsLoopback(const std::string& host) {
-  if (host == "localhost") return true;
-  in_addr v4{};
-  // Parsed as a number: a host name such as 127.0.0.1.example.org must not pass.
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  in6_addr v6{};
-  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
-}
-
-}  // namespace
 
 absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
   const absl::Status invalid = absl::InvalidArgumentError(Concat("--listen: must be HOST:PORT or [IPV6]:PORT: listen=", text));
@@ -36,7 +22,7 @@ absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
   if (port.empty() || !std::all_of(port.begin(), port.end(), absl::ascii_isdigit)) return invalid;
   if (!absl::SimpleAtoi(AsAbsl(port), &address.port) || address.port > 65535) return invalid;
   address.host = std::string(host);
-  address.loopback = IsLoopback(address.host);
+  address.loopback = rpc::IsLoopback(address.host);
   return address;
 }
 

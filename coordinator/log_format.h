@@ -10,7 +10,8 @@ namespace bearing::coordinator {
 
 enum class LogFormat { kText, kJson };
 
-// Text: "2025-01-31T12:00:00.000Z info message". JSON: {"level":...,"message":...,"time":...}.
+// Text: "2025-01-31T12:00:00.000Z info message". JSON: {"level":...,"message":...,"time":...}, and job,
+// attempt, group, rank, state and reason as fields where the message says job=NAME and so on.
 std::unique_ptr<spdlog::formatter> MakeLogFormatter(LogFormat format);
 
 }  // namespace bearing::coordinator

@@ -6,14 +6,14 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "bearing/v1/job.pb.h"
+#include "coordinator/job_store.h"
 
 namespace bearing::coordinator {
 
-std::string MakePageToken(bearing::v1::JobState filter, int64_t before_id);
+std::string MakePageToken(const JobFilter& filter, int64_t before_id);
 
 // 0 for an empty token (= from the newest). InvalidArgument for a token that was not made here or for another filter.
-absl::StatusOr<int64_t> ParsePageToken(const std::string& token, bearing::v1::JobState filter);
+absl::StatusOr<int64_t> ParsePageToken(const std::string& token, const JobFilter& filter);
 
 }  // namespace bearing::coordinator
 

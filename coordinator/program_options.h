@@ -12,7 +12,8 @@ namespace bearing::coordinator {
 
 struct ProgramOptions {
   ServerOptions server;
-  // Where the bound port is written once the server serves; empty = nowhere.
+  // Where the bound ports are written once the server serves, as lines: the clients' port alone on the first, then "worker N",
+  // "health N" and "metrics N" for those that there are; empty = nowhere.
   std::string port_file;
   LogFormat log_format = LogFormat::kText;
 };

@@ -63,6 +63,11 @@ absl::StatusOr<bool> Statement::Step() {
   return ErrorOf(sqlite3_db_handle(statement_.get()), result, sqlite3_sql(statement_.get()));
 }
 
+void Statement::Reset() {
+  sqlite3_reset(statement_.get());
+  sqlite3_clear_bindings(statement_.get());
+}
+
 int64_t Statement::Int(int column) const { return sqlite3_column_int64(statement_.get(), column); }
 
 std::string Statement::Bytes(int column) const {

@@ -32,6 +32,9 @@ class Statement {
   // True: a row is there. False: done.
   absl::StatusOr<bool> Step();
 
+  // Ready to be bound and stepped again.
+  void Reset();
+
   int64_t Int(int column) const;
   std::string Bytes(int column) const;
 

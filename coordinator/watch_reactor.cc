@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "coordinator/grpc_status.h"
+#include "rpc/status_details.h"
 
 namespace bearing::coordinator {
 
@@ -50,6 +50,7 @@ void WatchReactor::Begin(const bearing::v1::WatchJobRequest& request, JobStore* 
   }
   absl::MutexLock lock(&mutex_);
   begun_ = true;
+  deltas_ = request.deltas();
   if (!status.ok()) return EndWith(status);
   const bool final = IsFinal(snapshot->job.state());
   // A number from the future is of another store: only the snapshot can help then.
@@ -83,7 +84,8 @@ void WatchReactor::Tick(SteadyTime now) {
 
 void WatchReactor::Close() {
   absl::MutexLock lock(&mutex_);
-  EndWith(absl::UnavailableError("the coordinator is shutting down; watch again with after_sequence"));
+  EndWith(rpc::WithReason(absl::UnavailableError("the coordinator is shutting down; watch again with after_sequence"),
+                          "SHUTTING_DOWN"));
 }
 
 void WatchReactor::OnWriteDone(bool ok) {
@@ -120,11 +122,18 @@ void WatchReactor::Pump() {
     message_.Clear();
     *message_.mutable_job() = next->job;
     message_.set_sequence(next->sequence);
+    if (deltas_) {
+      std::string plan = next->job.plan().SerializeAsString();
+      // The spec of a job never changes.
+      if (sent_plan_.has_value()) message_.mutable_job()->clear_spec();
+      if (sent_plan_ == plan) message_.mutable_job()->clear_plan();
+      sent_plan_ = std::move(plan);
+    }
     writing_ = true;
     StartWrite(&message_);
   } else if (end_.has_value()) {
     finished_ = true;
-    Finish(ToGrpc(*end_));
+    Finish(rpc::ToGrpc(*end_));
   }
 }
 

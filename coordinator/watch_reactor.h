@@ -76,6 +76,10 @@ class WatchReactor final : public grpc::ServerWriteReactor<bearing::v1::WatchJob
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
   SteadyTime last_write_ ABSL_GUARDED_BY(mutex_);
+  // Does the client want spec and plan only when they change?
+  bool deltas_ ABSL_GUARDED_BY(mutex_) = false;
+  // Of the plan that was sent last; nullopt before the first message.
+  std::optional<std::string> sent_plan_ ABSL_GUARDED_BY(mutex_);
   // What gRPC is sending; untouched while writing_.
   bearing::v1::WatchJobResponse message_;
 };

@@ -7,7 +7,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "coordinator/grpc_status.h"
+#include "rpc/status_details.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::coordinator {
@@ -45,7 +45,8 @@ absl::Status WorkerService::Acquire(grpc::ServerContext* context, const bearing:
   while (true) {
     // The mark is read before the queue, so that a job queued in between is not slept through.
     const uint64_t mark = scheduler_->WorkMark();
-    if (scheduler_->closed()) return absl::UnavailableError("the coordinator is shutting down");
+    if (scheduler_->closed())
+      return rpc::WithReason(absl::UnavailableError("the coordinator is shutting down"), "SHUTTING_DOWN");
     // A lease for a client that has gone would only run out.
     if (context->IsCancelled()) return absl::CancelledError("the client gave up");
     BEARING_ASSIGN_OR_RETURN(std::optional<bearing::v1::Lease> lease, scheduler_->Acquire(request.group()));
@@ -61,19 +62,40 @@ absl::Status WorkerService::Acquire(grpc::ServerContext* context, const bearing:
 
 grpc::Status WorkerService::AcquireLease(grpc::ServerContext* context, const bearing::v1::AcquireLeaseRequest* request,
                                          bearing::v1::AcquireLeaseResponse* response) {
-  return ToGrpc(Acquire(context, *request, response));
+  return guard_->Run(*context, {.method = "AcquireLease", .scope = rpc::kScopeWorker},
+                     [&](const Caller&, CallInfo&) { return Acquire(context, *request, response); });
 }
 
 grpc::Status WorkerService::Heartbeat(grpc::ServerContext* context, const bearing::v1::HeartbeatRequest* request,
                                       bearing::v1::HeartbeatResponse* response) {
-  const absl::StatusOr<bool> cancel = scheduler_->Heartbeat(*request);
-  if (cancel.ok()) response->set_cancel(*cancel);
-  return ToGrpc(cancel.status());
+  const CallInfo call{.method = "Heartbeat", .scope = rpc::kScopeWorker, .job = request->job_name()};
+  return guard_->Run(*context, call, [&](const Caller&, CallInfo&) -> absl::Status {
+    BEARING_ASSIGN_OR_RETURN(const bool cancel, scheduler_->Heartbeat(*request));
+    response->set_cancel(cancel);
+    return absl::OkStatus();
+  });
+}
+
+grpc::Status WorkerService::ReportProgress(grpc::ServerContext* context, const bearing::v1::ReportProgressRequest* request,
+                                           bearing::v1::ReportProgressResponse* response) {
+  const CallInfo call{.method = "ReportProgress", .scope = rpc::kScopeWorker, .job = request->job_name()};
+  return guard_->Run(*context, call, [&](const Caller&, CallInfo&) -> absl::Status {
+    BEARING_ASSIGN_OR_RETURN(const bool cancel, scheduler_->ReportProgress(*request));
+    response->set_cancel(cancel);
+    return absl::OkStatus();
+  });
 }
 
 grpc::Status WorkerService::Complete(grpc::ServerContext* context, const bearing::v1::CompleteRequest* request,
                                      bearing::v1::CompleteResponse* response) {
-  return ToGrpc(scheduler_->Complete(*request));
+  const CallInfo call{.method = "Complete", .scope = rpc::kScopeWorker, .job = request->job_name(), .audited = true};
+  return guard_->Run(*context, call, [&](const Caller&, CallInfo&) { return scheduler_->Complete(*request); });
+}
+
+grpc::Status WorkerService::ReportExit(grpc::ServerContext* context, const bearing::v1::ReportExitRequest* request,
+                                       bearing::v1::ReportExitResponse* response) {
+  const CallInfo call{.method = "ReportExit", .scope = rpc::kScopeWorker, .audited = true};
+  return guard_->Run(*context, call, [&](const Caller&, CallInfo&) { return scheduler_->ReportExit(*request); });
 }
 
 }  // namespace bearing::coordinator

@@ -1,7 +1,7 @@
 // The output folder of a job: finished artifacts, stage marks, and the manifest that is written last.
 //
 //   OUT/means.safetensors geometry.json candidates.json direction.safetensors completions.jsonl evaluation.json
-//       checkpoint/ verify.json report.html report.json manifest.json
+//       costs.json checkpoint/ verify.json report.html report.json manifest.json
 //   OUT/.bearing/job.json            the spec and its digest, written first
 //   OUT/.bearing/stages/STAGE.json   a finished stage: spec digest, model digest, seconds, sha256 of each file it wrote
 //

@@ -44,10 +44,11 @@ std::vector<FieldViolation> ValidateFields(const bearing::v1::JobSpec& spec);
 // Violations name field and file. Does not look at the model (the coordinator does).
 std::vector<FieldViolation> ValidateFiles(const bearing::v1::JobSpec& spec);
 
-// "field: message; field: message" as one InvalidArgument, Ok when empty.
+// "field: message; field: message" as one InvalidArgument, with a google.rpc.BadRequest as payload; Ok when empty.
 absl::Status ToStatus(const std::vector<FieldViolation>& violations);
 
-// sha256 (hex) of the canonical JSON of the spec without name, labels, output, ranks and tensor_parallel, with the sha256 of
+// sha256 (hex) of the canonical JSON of the spec without what the results do not depend on (name, labels,
+// output, ranks, tensor_parallel, priority, max_attempts), with the sha256 of
 // each prompt file in place of its path: what a stage's artifact depends on.
 absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec);
 

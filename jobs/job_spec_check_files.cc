@@ -2,6 +2,7 @@
 #include <unordered_map>
 
 #include "jobs/artifacts.h"
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
 #include "jobs/prompt_set.h"
@@ -61,6 +62,7 @@ std::vector<FieldViolation> ValidateFiles(const JobSpec& spec) {
     }
   }
   CheckShared(sets, out);
+  for (FieldViolation& violation : ValidateCostFiles(spec)) out.push_back(std::move(violation));
   const std::string& chat_template = spec.model().chat_template();
   if (!chat_template.empty()) {
     if (const auto text = ReadInput(chat_template); !text.ok()) {

@@ -1,3 +1,4 @@
+#include "jobs/cost_fields.h"
 #include "jobs/edit_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
@@ -36,6 +37,7 @@ void ApplyDefaults(bearing::v1::JobSpec& spec) {
   if (!evaluate.has_max_new_tokens()) evaluate.set_max_new_tokens(64);
   if (!evaluate.has_addition_factor()) evaluate.set_addition_factor(1.0);
   if (spec.edit().form().empty()) spec.mutable_edit()->add_form(std::string(kCheckpointForm));
+  ApplyCostDefaults(spec);
 }
 
 }  // namespace bearing::jobs

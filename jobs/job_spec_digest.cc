@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "jobs/artifacts.h"
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/prompt_fields.h"
 #include "sharding/concat.h"
@@ -30,10 +31,15 @@ absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec) {
   canonical.clear_output();
   canonical.clear_ranks();
   canonical.clear_tensor_parallel();
+  canonical.clear_priority();
+  canonical.clear_max_attempts();
   for (const PromptField& field : PromptFields()) {
     if (FindSource(canonical, field) == nullptr) continue;
     bearing::v1::PromptSource& source = MutableSource(canonical, field);
     BEARING_ASSIGN_OR_RETURN(*source.mutable_file(), ContentInPlaceOfPath(source.file()));
+  }
+  for (const CostFile& cost : CostFiles(canonical)) {
+    BEARING_ASSIGN_OR_RETURN(*cost.file, ContentInPlaceOfPath(*cost.file));
   }
   if (!canonical.model().chat_template().empty()) {
     BEARING_ASSIGN_OR_RETURN(*canonical.mutable_model()->mutable_chat_template(),

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "jobs/artifacts.h"
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/message_reader.h"
 #include "jobs/prompt_fields.h"
@@ -85,6 +86,7 @@ absl::StatusOr<JobSpec> LoadJobFile(const std::string& path) {
     bearing::v1::PromptSource& source = MutableSource(spec, field);
     source.set_file(storage::ResolveAddress(source.file(), folder));
   }
+  for (const CostFile& cost : CostFiles(spec)) *cost.file = storage::ResolveAddress(*cost.file, folder);
   if (spec.has_model()) {
     spec.mutable_model()->set_path(storage::ResolveAddress(spec.model().path(), folder));
     spec.mutable_model()->set_chat_template(storage::ResolveAddress(spec.model().chat_template(), folder));

@@ -3,7 +3,10 @@
 #include <set>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_join.h"
+#include "google/rpc/error_details.pb.h"
+#include "jobs/cost_fields.h"
 #include "jobs/did_you_mean.h"
 #include "jobs/edit_fields.h"
 #include "jobs/job_spec.h"
@@ -20,6 +23,8 @@ using bearing::v1::JobSpec;
 constexpr size_t kMaxNameLength = 63;
 constexpr int kMaxRanks = 1024;
 constexpr int kMaxNewTokens = 8192;
+constexpr int kHighestPriority = 100;
+constexpr int kMostAttempts = 1000;
 constexpr int kMaxLabels = 64;
 constexpr size_t kMaxLabelLength = 256;
 
@@ -195,9 +200,14 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
   CheckSelect(spec, out);
   for (FieldViolation& violation : ValidateEdit(spec)) out.Add(std::move(violation.field), std::move(violation.message));
   CheckEvaluate(spec, out);
+  for (FieldViolation& violation : ValidateCostFields(spec)) out.Add(std::move(violation.field), std::move(violation.message));
   CheckOutput(spec, out);
   out.Unless(spec.ranks() >= 0 && spec.ranks() <= kMaxRanks, "ranks", Concat("0 (any group) to ", kMaxRanks),
              Concat(spec.ranks()));
+  out.Unless(spec.priority() >= -kHighestPriority && spec.priority() <= kHighestPriority, "priority", "-100 to 100",
+             Concat(spec.priority()));
+  out.Unless(spec.max_attempts() >= 0 && spec.max_attempts() <= kMostAttempts, "max_attempts", "0 to 1000",
+             Concat(spec.max_attempts()));
   const bool divides = spec.tensor_parallel() > 0 && spec.ranks() % spec.tensor_parallel() == 0;
   out.Unless(spec.tensor_parallel() == 0 || (divides && spec.ranks() > 0), "tensor_parallel",
              Concat("0 (all ranks hold one copy of the model), or a divisor of ranks: ", spec.ranks()),
@@ -214,9 +224,17 @@ int TensorParallel(const JobSpec& spec, int ranks) { return spec.tensor_parallel
 
 absl::Status ToStatus(const std::vector<FieldViolation>& violations) {
   if (violations.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrJoin(violations, "; ", [](std::string* out, const FieldViolation& violation) {
-    absl::StrAppend(out, violation.field, ": ", violation.message);
-  }));
+  absl::Status status =
+      absl::InvalidArgumentError(absl::StrJoin(violations, "; ", [](std::string* out, const FieldViolation& violation) {
+        absl::StrAppend(out, violation.field, ": ", violation.message);
+      }));
+  google::rpc::BadRequest fields;
+  for (const FieldViolation& violation : violations) {
+    fields.add_field_violations()->set_field(violation.field);
+    fields.mutable_field_violations()->rbegin()->set_description(violation.message);
+  }
+  status.SetPayload("type.googleapis.com/google.rpc.BadRequest", absl::Cord(fields.SerializeAsString()));
+  return status;
 }
 
 }  // namespace bearing::jobs

@@ -10,17 +10,18 @@ MAY_INCLUDE = {
     "sharding": set(),
     "bridge": {"sharding"},
     "storage": {"bridge", "sharding"},
+    "rpc": {"proto", "grpc", "sharding"},
     "jobs": {"proto", "storage", "bridge", "sharding"},
-    "coordinator": {"proto", "grpc", "jobs", "storage", "bridge", "sharding"},
-    "cli": {"proto", "grpc", "jobs", "storage", "bridge", "sharding"},
+    "coordinator": {"proto", "grpc", "rpc", "jobs", "storage", "bridge", "sharding"},
+    "cli": {"proto", "grpc", "rpc", "jobs", "storage", "bridge", "sharding"},
     "worker/comm": {"sharding", "torch"},
     "worker/model": {"worker/comm", "sharding", "torch"},
     "worker/steer": {"worker/model", "worker/comm", "sharding", "torch"},
     "worker/edit": {"sharding"},
     "worker": {"worker/edit", "worker/steer", "worker/model", "worker/comm", "jobs", "storage", "bridge", "sharding", "proto", "grpc",
-               "torch"},
+               "rpc", "torch"},
 }
-EXTERNAL = [(r"^(ATen|c10|torch)/", "torch"), (r"^(google/protobuf|bearing/v1/.*(?<!grpc)\.pb\.h)", "proto"),
+EXTERNAL = [(r"^(ATen|c10|torch)/", "torch"), (r"^(google/protobuf|google/rpc|bearing/v1/.*(?<!grpc)\.pb\.h)", "proto"),
             (r"^(grpc|grpcpp|bearing/v1/.*\.grpc\.pb\.h)", "grpc")]
 
 
@@ -38,7 +39,7 @@ def layer(path):
 def main():
     problems = []
     cmake = {f.parent: f.read_text() for f in ROOT.glob("*/CMakeLists.txt")}
-    for path in sorted(p for top in ("sharding", "bridge", "storage", "jobs", "coordinator", "cli", "worker")
+    for path in sorted(p for top in ("sharding", "rpc", "bridge", "storage", "jobs", "coordinator", "cli", "worker")
                        for p in (ROOT / top).rglob("*") if p.suffix in (".h", ".cc") and "target" not in p.parts):
         name = str(path.relative_to(ROOT))
         mine = layer(name)

@@ -13,6 +13,7 @@ JOBS=${BEARING_JOBS:-$(nproc)}
 APT_PACKAGES=(g++ cmake ninja-build ccache mold pkg-config
   libopenmpi-dev openmpi-bin libgrpc++-dev libgrpc-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev libre2-dev
   libgtest-dev libgmock-dev libcli11-dev libspdlog-dev nlohmann-json3-dev libyaml-cpp-dev libsqlite3-dev libssl-dev
+  prometheus-cpp-dev libcpp-httplib-dev
   clang-format-14 clang-tidy-14 clang-14 libclang-rt-14-dev)
 
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,6 +31,8 @@ class JobObserver {
   virtual ~JobObserver() = default;
   virtual void OnProgress(const bearing::v1::Progress& progress) = 0;
   virtual void OnStageDone(const bearing::v1::StageTime& time) = 0;
+  // A line for the job's log; level is "info", "warning" or "error". Never prompts or answers.
+  virtual void OnLog(const std::string& level, const std::string& text) {}
   // The user cancelled the job, or the lease was lost (message says which).
   virtual absl::Status ShouldStop() = 0;
 };
@@ -55,6 +58,12 @@ struct JobContext {
   absl::StatusOr<model::Decoder*> GetDecoder();
   // The same with all copies of the model. Collective.
   absl::StatusOr<steer::Replicas*> GetReplicas();
+  // The decoder of the job before, to begin with, and the one that is there at the end (may be null).
+  void SetDecoder(std::unique_ptr<model::Decoder> decoder) { decoder_ = std::move(decoder); }
+  std::unique_ptr<model::Decoder> TakeDecoder() {
+    replicas_.reset();
+    return std::move(decoder_);
+  }
   void DropDecoder() {
     replicas_.reset();
     decoder_.reset();

@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -29,17 +30,41 @@ std::string NewGroupId() {
   return absl::StrFormat("group-%08x%08x", random(), random());
 }
 
-void Log(const std::string& line) {
-  std::fprintf(stderr, "bearing-worker: %s\n", line.c_str());
-  std::fflush(stderr);
-}
+// Lines of rank 0, as text or as one JSON object each; `about` are its fields, such as job and attempt.
+class Logger {
+ public:
+  explicit Logger(bool json) : json_(json) {}
+
+  void Say(const char* level, const std::string& message, nlohmann::json about = nlohmann::json::object()) const {
+    std::string line;
+    if (json_) {
+      about["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+      about["level"] = level;
+      about["message"] = message;
+      about["rank"] = 0;
+      line = about.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    } else {
+      line = "bearing-worker:";
+      for (const auto& [key, value] : about.items()) {
+        absl::StrAppend(&line, " ", key, "=", value.is_string() ? value.get<std::string>() : value.dump());
+      }
+      absl::StrAppend(&line, " ", message);
+    }
+    std::fprintf(stderr, "%s\n", line.c_str());
+    std::fflush(stderr);
+  }
+
+ private:
+  const bool json_;
+};
 
 // Rank 0: waits for a job. Sets `job`, or says how the group ends.
-Next WaitForJob(CoordinatorLink& link, const ServeOptions& options, std::unique_ptr<LeasedJob>& job, absl::Status& failure) {
+Next WaitForJob(CoordinatorLink& link, const ServeOptions& options, const std::string& model_key,
+                std::unique_ptr<LeasedJob>& job, absl::Status& failure) {
   const absl::Time idle_since = absl::Now();
   absl::Time last_answer = absl::Now();
   while (true) {
-    auto acquired = link.Acquire(kPoll);
+    auto acquired = link.Acquire(kPoll, model_key);
     if (acquired.ok()) {
       last_answer = absl::Now();
       if (*acquired != nullptr) {
@@ -60,6 +85,12 @@ Next WaitForJob(CoordinatorLink& link, const ServeOptions& options, std::unique_
   }
 }
 
+absl::Status OpenLink(const ServeOptions& options, const bearing::v1::WorkerGroup& group,
+                      std::unique_ptr<CoordinatorLink>& link) {
+  BEARING_ASSIGN_OR_RETURN(link, CoordinatorLink::Connect(options.coordinator, options.security, group));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status Serve(comm::Communicator& comm, const ServeOptions& options) {
@@ -68,34 +99,43 @@ absl::Status Serve(comm::Communicator& comm, const ServeOptions& options) {
   at::Tensor negated = at::full({1}, -*memory, at::kLong);  // The smallest of all ranks is the largest negative.
   BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));
   const bool on_gpu = comm.device().is_cuda();
+  const Logger log(options.json_log);
   std::unique_ptr<CoordinatorLink> link;
+  absl::Status connected;
   if (comm.rank() == 0) {
     bearing::v1::WorkerGroup group;
-    group.set_id(NewGroupId());
+    group.set_id(options.group_id.empty() ? NewGroupId() : options.group_id);
     group.set_ranks(comm.size());
     group.set_memory_bytes_per_rank(-negated.item<int64_t>());
     group.set_device(on_gpu ? "cuda" : "cpu");
     group.set_version(kVersion);
-    link = CoordinatorLink::Connect(options.coordinator, group);
-    Log(absl::StrCat("group ", group.id(), " of ", comm.size(), " rank(s) serves ", options.coordinator, " on ",
-                     options.device_name));
+    connected = OpenLink(options, group, link);
+    if (connected.ok()) {
+      log.Say("info", absl::StrCat("group ", group.id(), " of ", comm.size(), " rank(s) serves ", options.coordinator, " on ",
+                                   options.device_name));
+    }
   }
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, connected));
+  KeptModel kept;
   while (true) {
     std::unique_ptr<LeasedJob> job;
     absl::Status failure;
     std::string next;
-    if (comm.rank() == 0) next = std::string(1, static_cast<char>(WaitForJob(*link, options, job, failure)));
+    if (comm.rank() == 0) next = std::string(1, static_cast<char>(WaitForJob(*link, options, kept.key, job, failure)));
     // Idle ranks sleep instead of spinning in the broadcast.
     BEARING_RETURN_IF_ERROR(comm.IdleWait(next, 0));
     if (next[0] == static_cast<char>(Next::kLeave)) return absl::OkStatus();
     if (next[0] == static_cast<char>(Next::kFail)) return failure;
-    const TaskOutcome outcome = RunTask(comm, job != nullptr ? &job->lease() : nullptr, job.get());
+    const TaskOutcome outcome = RunTask(comm, job != nullptr ? &job->lease() : nullptr, job.get(), &kept);
     if (job == nullptr) continue;
-    const std::string name = job->lease().job_name();
-    Log(absl::StrCat("job=", name, " attempt=", job->lease().attempt(), " ",
-                     outcome.status.ok() ? "succeeded" : "ended: ", outcome.status.ok() ? "" : outcome.status.ToString()));
+    const nlohmann::json about = {{"job", job->lease().job_name()}, {"attempt", job->lease().attempt()}};
+    const bool ok = outcome.status.ok();
+    log.Say(ok ? "info" : "error", ok ? "succeeded" : absl::StrCat("ended: ", outcome.status.ToString()), about);
+    if (!outcome.status.ok() && !absl::IsCancelled(outcome.status)) {
+      job->OnLog("error", std::string(outcome.status.message()));
+    }
     const absl::Status told = job->Complete(outcome);
-    if (!told.ok()) Log(absl::StrCat("job=", name, " the coordinator did not take the outcome: ", told.ToString()));
+    if (!told.ok()) log.Say("error", absl::StrCat("the coordinator did not take the outcome: ", told.ToString()), about);
   }
 }
 

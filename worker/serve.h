@@ -6,12 +6,15 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "rpc/client_security.h"
 #include "worker/comm/communicator.h"
 
 namespace bearing::worker {
 
 struct ServeOptions {
   std::string coordinator;
+  rpc::ClientSecurity security;
+  std::string group_id;             // Given by a launcher that reports the group's end; empty = drawn.
   std::string device_name = "cpu";  // For the log.
   // Leave after so long without a job. Infinite = never.
   absl::Duration exit_when_idle = absl::InfiniteDuration();

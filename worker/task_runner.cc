@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/work_folder.h"
 #include "sharding/memory_rules.h"
@@ -34,13 +35,18 @@ struct StageEntry {
 };
 
 constexpr StageEntry kStages[] = {
-    {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},    {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
-    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true}, {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
-    {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},      {bearing::v1::STAGE_REPORT, "report", RunReport, false},
+    {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},
+    {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
+    {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true},
+    {bearing::v1::STAGE_COST, "cost", RunCost, true},
+    {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
+    {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},
+    {bearing::v1::STAGE_REPORT, "report", RunReport, false},
 };
 
 bool IsSkipped(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
   if (stage == bearing::v1::STAGE_EVALUATE) return spec.evaluate().skip();
+  if (stage == bearing::v1::STAGE_COST) return !jobs::MeasuresCosts(spec);
   if (stage == bearing::v1::STAGE_EDIT || stage == bearing::v1::STAGE_VERIFY) return spec.edit().skip();
   return false;
 }
@@ -165,48 +171,108 @@ absl::Status PublishOutput(JobContext& context) {
   return absl::OkStatus();
 }
 
-absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, TaskOutcome& outcome) {
+// How much goes into a pass, by the memory that is free before the model is loaded.
+absl::Status MeasureBudgets(JobContext& context) {
+  // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
+  const absl::StatusOr<int64_t> free = RankMemoryBytes(*context.comm, context.ranks_on_host);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, free.status()));
+  const int64_t memory = sharding::ActivationMemory(*free);
+  const sharding::ModelConfig& config = context.reader->config();
+  at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
+  BEARING_RETURN_IF_ERROR(context.comm->AllReduce(negated, comm::ReduceOp::kMax));
+  context.token_budget = -negated[0].item<int64_t>();
+  context.stream_tokens = -negated[1].item<int64_t>();
+  return absl::OkStatus();
+}
+
+// Is what is kept the job's model? Rank 0 compares the files, for all. What is not is dropped, before memory is measured.
+absl::StatusOr<bool> IsKept(JobContext& context, const bearing::v1::Lease& lease, const sharding::CheckpointReader& reader,
+                            KeptModel& kept) {
+  BEARING_ASSIGN_OR_RETURN(const nlohmann::json same, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
+    if (kept.key.empty() || kept.key != lease.model_key()) return nlohmann::json(false);
+    BEARING_ASSIGN_OR_RETURN(const std::string digest, reader.Digest());
+    return nlohmann::json(digest == kept.digest);
+  }));
+  if (!same.get<bool>()) {
+    kept.Drop();
+    ReturnFreeMemory();
+  }
+  return same.get<bool>();
+}
+
+// After a job that left its model loaded.
+void Keep(JobContext& context, const bearing::v1::Lease& lease, KeptModel& kept) {
+  std::unique_ptr<model::Decoder> decoder = context.TakeDecoder();
+  const bool stays = decoder != nullptr && decoder->residency() == model::Residency::kResident && !lease.model_key().empty();
+  // The decoder goes before the communicators that it refers to.
+  if (!stays) {
+    decoder.reset();
+    return kept.Drop();
+  }
+  kept.key = lease.model_key();
+  kept.digest = context.model_digest;
+  kept.token_budget = context.token_budget;
+  kept.stream_tokens = context.stream_tokens;
+  kept.grid = std::move(context.grid);
+  kept.decoder = std::move(decoder);
+}
+
+absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, TaskOutcome& outcome,
+                    KeptModel& kept) {
   BEARING_ASSIGN_OR_RETURN(const bearing::v1::Lease shared, ShareLease(comm, lease));
   JobContext context;
   context.spec = shared.spec();
   context.comm = &comm;
-  BEARING_ASSIGN_OR_RETURN(context.grid, comm::MakeGrid(comm, jobs::TensorParallel(shared.spec(), comm.size())));
   BEARING_ASSIGN_OR_RETURN(context.ranks_on_host, RanksOnHost(comm));
   context.observer = observer;
   outcome.error_stage = bearing::v1::STAGE_LOAD;
-  const auto model = storage::ModelSource::Open(context.spec.model().path(), context.spec.model().chat_template());
+  auto model = storage::ModelSource::Open(context.spec.model().path(), context.spec.model().chat_template());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, model.status()));
-  const auto reader = (*model)->OpenCheckpoint();
+  auto reader = (*model)->OpenCheckpoint();
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
   context.reader = reader->get();
+  BEARING_ASSIGN_OR_RETURN(const bool is_kept, IsKept(context, shared, **reader, kept));
+  if (is_kept) {
+    kept.key.clear();  // Until this job has gone well too.
+    context.reader = kept.reader.get();
+    context.grid = std::move(kept.grid);
+    context.SetDecoder(std::move(kept.decoder));
+    if (context.is_rank0()) observer->OnLog("info", "the model is still loaded");
+  } else {
+    BEARING_ASSIGN_OR_RETURN(context.grid, comm::MakeGrid(comm, jobs::TensorParallel(shared.spec(), comm.size())));
+  }
   auto plan = PlanOf(shared, **reader, context.grid.tensor_parallel->size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
   BEARING_RETURN_IF_ERROR(CheckEditFits(context));
-  // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const absl::StatusOr<int64_t> free = RankMemoryBytes(comm, context.ranks_on_host);
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, free.status()));
-  const int64_t memory = sharding::ActivationMemory(*free);
-  const sharding::ModelConfig& config = context.reader->config();
-  at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
-  BEARING_RETURN_IF_ERROR(comm.AllReduce(negated, comm::ReduceOp::kMax));
-  context.token_budget = -negated[0].item<int64_t>();
-  context.stream_tokens = -negated[1].item<int64_t>();
+  if (is_kept) {
+    context.token_budget = kept.token_budget;
+    context.stream_tokens = kept.stream_tokens;
+  } else {
+    BEARING_RETURN_IF_ERROR(MeasureBudgets(context));
+  }
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));
   }
-  return PublishOutput(context);
+  BEARING_RETURN_IF_ERROR(PublishOutput(context));
+  Keep(context, shared, kept);
+  if (!kept.key.empty() && !is_kept) {
+    kept.source = *std::move(model);
+    kept.reader = *std::move(reader);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer) {
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, KeptModel* kept) {
   TaskOutcome outcome;
+  KeptModel none;
   // An exception leaves this rank out of step with the others: the group cannot go on.
   try {
-    outcome.status = RunAll(comm, lease, observer, outcome);
+    outcome.status = RunAll(comm, lease, observer, outcome, kept == nullptr ? none : *kept);
   } catch (const c10::Error& error) {
     outcome.status = absl::InternalError(absl::StrCat("libtorch: ", error.what_without_backtrace()));
     if (comm.size() > 1) comm.Abort(std::string(outcome.status.message()));

@@ -9,6 +9,7 @@
 #include "bearing/v1/worker_service.pb.h"
 #include "worker/comm/communicator.h"
 #include "worker/job_context.h"
+#include "worker/kept_model.h"
 
 namespace bearing::worker {
 
@@ -19,8 +20,10 @@ struct TaskOutcome {
   bearing::v1::Stage error_stage = bearing::v1::STAGE_UNSPECIFIED;
 };
 
-// Collective. `lease` and `observer` are read on rank 0 only.
-TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer);
+// Collective. `lease` and `observer` are read on rank 0 only. `kept` (may be null) is used where it is the job's model, and
+// holds the job's model afterwards if that is still loaded.
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer,
+                    KeptModel* kept = nullptr);
 
 }  // namespace bearing::worker
 

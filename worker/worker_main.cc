@@ -67,6 +67,16 @@ int main(int argc, char** argv) {
                                                "Take jobs from a coordinator until stopped.\n"
                                                "Example: mpirun -n 2 bearing-worker serve --coordinator 127.0.0.1:7070");
   serve_command->add_option("--coordinator", serve.coordinator, "host:port of the coordinator")->required();
+  serve_command->add_option("--ca-file", serve.security.ca_file, "PEM CAs of the coordinator; turns on TLS (BEARING_CA_FILE)");
+  serve_command->add_flag("--tls", serve.security.tls, "Encrypt, with the system's CAs (BEARING_TLS=1)");
+  serve_command->add_option("--cert", serve.security.cert_file, "PEM certificate of this group (BEARING_CERT_FILE)");
+  serve_command->add_option("--key", serve.security.key_file, "Its PEM key (BEARING_KEY_FILE)");
+  serve_command->add_option("--token-file", serve.security.token_file,
+                            "File with a token of the scope worker (BEARING_TOKEN_FILE)");
+  serve_command->add_flag("--insecure-plaintext-token", serve.security.allow_plaintext,
+                          "Send the token unencrypted to another machine");
+  serve_command->add_flag("--json-log", serve.json_log, "Log one JSON object a line");
+  serve_command->add_option("--group-id", serve.group_id, "Name of the group, unique for its life (default: drawn)");
   serve_command->add_option("--exit-when-idle", idle_seconds, "Leave after so many seconds without a job; 0 = never");
 
   bearing::worker::TraceOptions trace;
@@ -155,6 +165,7 @@ int main(int argc, char** argv) {
   if (*trace_command) return Finish(group, bearing::worker::RunTrace(group, trace));
   if (*calibrate_command) return Finish(group, bearing::worker::RunCalibrate(group, calibrate, placed->name));
   if (idle_seconds > 0) serve.exit_when_idle = absl::Seconds(idle_seconds);
+  serve.security = bearing::rpc::WithEnvironment(serve.security);
   serve.device_name = placed->why_cpu.empty() ? placed->name : "cpu (" + placed->why_cpu + ")";
   return Finish(group, bearing::worker::Serve(group, serve));
 }

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "jobs/report/cost_section.h"
 #include "jobs/selection.h"
 
 namespace bearing::jobs {
@@ -70,6 +71,8 @@ struct ReportData {
   size_t geometry_positives = 0;
 
   std::vector<Completion> completions;
+
+  std::vector<CostRow> costs;
 
   // Verification of the edited checkpoint; empty when the stage was skipped. Name -> value, e.g. "max |logit difference|".
   std::vector<std::pair<std::string, std::string>> verification;

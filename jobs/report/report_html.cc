@@ -1,3 +1,4 @@
+#include "jobs/report/cost_section.h"
 #include "jobs/report/geometry_section.h"
 #include "jobs/report/heatmap_panel.h"
 #include "jobs/report/html_text.h"
@@ -59,9 +60,10 @@ std::string RenderReportHtml(const ReportData& data) {
       "initial-scale=1\"><title>",
       title, " · Bearing</title><style>", ReportStyle(), "</style></head>\n<body><header><h1>", title, "</h1><p>Bearing ",
       EscapeHtml(data.version), " · ", EscapeHtml(data.created), "</p></header>\n<main>", SummarySection(data), "\n",
-      EffectSection(data), "\n", CategorySection(data), "\n", HeatmapSection(data), "\n", CandidateSection(data), "\n",
-      ScatterSection(data), "\n", NormSection(data), "\n", GeometrySection(data), "\n", MetricSection(data), "\n",
-      PromptSection(data), "\n", CompletionSection(data), "\n", VerificationSection(data), "\n", RunSection(data),
+      EffectSection(data), "\n", CategorySection(data), "\n", CostSection(data), "\n", HeatmapSection(data), "\n",
+      CandidateSection(data), "\n", ScatterSection(data), "\n", NormSection(data), "\n", GeometrySection(data), "\n",
+      MetricSection(data), "\n", PromptSection(data), "\n", CompletionSection(data), "\n", VerificationSection(data), "\n",
+      RunSection(data),
       "</main>\n<footer><p>For research on how models work and how safe they are. Ablating a direction can remove safeguards: "
       "keep "
       "edited checkpoints and these outputs from people they could harm, and follow the licence and the use policy of the "

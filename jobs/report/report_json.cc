@@ -130,6 +130,7 @@ std::string RenderReportJson(const ReportData& data) {
       {"rates_by_category", CategoriesJson(data)},
       {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
   out["geometry"] = GeometryJson(data);
+  out["costs"] = CostJson(data);
   out["prompts"] = json::array();
   for (const auto& [name, counts] : data.prompt_counts) {
     out["prompts"].push_back({{"set", name}, {"given", counts.first}, {"kept", counts.second}});

@@ -189,7 +189,7 @@ absl::Status TakeProvenance(const Json& provenance, ReportData& data) {
 
 // From the marks of the stages; a copy of a run without them has no times.
 void TakeStageSeconds(const std::string& folder, ReportData& data) {
-  for (const char* stage : {"collect", "select", "evaluate", "edit", "verify"}) {
+  for (const char* stage : {"collect", "select", "evaluate", "cost", "edit", "verify"}) {
     const std::string mark = Concat(folder, "/.bearing/stages/", stage, ".json");
     WithJson(mark, [&](const Json& document) {
       data.stage_seconds.push_back({stage, document.at("seconds").get<double>()});
@@ -214,6 +214,12 @@ absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& pro
         WithJson(path("geometry.json"), [&](const Json& document) { return TakeGeometry(document, data); }));
   }
   if (fs::exists(path("completions.jsonl"))) BEARING_RETURN_IF_ERROR(TakeCompletions(path("completions.jsonl"), data));
+  if (fs::exists(path("costs.json"))) {
+    BEARING_RETURN_IF_ERROR(WithJson(path("costs.json"), [&](const Json& document) {
+      data.costs = CostRowsOf(document);
+      return absl::OkStatus();
+    }));
+  }
   if (fs::exists(path("verify.json"))) {
     BEARING_RETURN_IF_ERROR(
         WithJson(path("verify.json"), [&](const Json& document) { return TakeVerification(document, data); }));
@@ -223,8 +229,8 @@ absl::StatusOr<ReportData> ReadReport(const std::string& folder, const Json& pro
 }
 
 absl::StatusOr<ReportData> ReadFinishedReport(const std::string& folder) {
-  static const std::set<std::string> kSources = {"collect.json",  "means.safetensors", "candidates.json",
-                                                 "geometry.json", "completions.jsonl", "verify.json"};
+  static const std::set<std::string> kSources = {"collect.json",      "means.safetensors", "candidates.json", "geometry.json",
+                                                 "completions.jsonl", "costs.json",        "verify.json"};
   BEARING_ASSIGN_OR_RETURN(const Json manifest, VerifyManifest(folder, &kSources));
   if (!manifest.contains("provenance")) {
     return absl::DataLossError(Concat("not the manifest of a job: file=", folder, "/manifest.json"));

@@ -3,6 +3,7 @@
 //   succeed  reports three stages, writes a report and a manifest, completes with a result
 //   fail     completes with an error of the select stage
 //   die      ends the process (exit status 3) in the middle of the collect stage
+//   kill     ends itself with SIGKILL there
 //   hang     works on until the job is cancelled
 //   deaf     works on whatever comes, SIGTERM included
 //
@@ -23,6 +24,7 @@
 #include "bearing/v1/worker_service.grpc.pb.h"
 #include "jobs/artifacts.h"
 #include "jobs/job_spec.h"
+#include "rpc/client_connection.h"
 
 namespace {
 
@@ -35,10 +37,9 @@ std::string Variable(const char* name, const char* otherwise) {
 
 class FakeGroup {
  public:
-  FakeGroup(const std::string& address, std::string mode, int ranks)
-      : stub_(WorkerService::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))),
-        mode_(std::move(mode)) {
-    group_.set_id("fake-" + std::to_string(getpid()));
+  FakeGroup(const std::string& address, std::string mode, int ranks, const std::string& id)
+      : connection_(Connect(address)), stub_(WorkerService::NewStub(connection_->channel())), mode_(std::move(mode)) {
+    group_.set_id(id.empty() ? "fake-" + std::to_string(getpid()) : id);
     group_.set_ranks(ranks);
     group_.set_memory_bytes_per_rank(int64_t{1} << 30);
     group_.set_device("cpu");
@@ -48,6 +49,7 @@ class FakeGroup {
   void Serve() {
     while (true) {
       grpc::ClientContext context;
+      Authorize(&context);
       bearing::v1::AcquireLeaseRequest request;
       *request.mutable_group() = group_;
       request.set_wait_seconds(5);
@@ -61,13 +63,39 @@ class FakeGroup {
   }
 
  private:
+  static std::unique_ptr<bearing::rpc::ClientConnection> Connect(const std::string& address) {
+    auto connection = bearing::rpc::ClientConnection::Open(address, bearing::rpc::WithEnvironment({}));
+    if (connection.ok()) return *std::move(connection);
+    std::fprintf(stderr, "fake worker: %s\n", std::string(connection.status().message()).c_str());
+    std::exit(7);
+  }
+
+  void Authorize(grpc::ClientContext* context) {
+    if (!connection_->Authorize(context).ok()) std::exit(8);
+  }
+
+  void Say(const bearing::v1::Lease& lease, const std::string& text) {
+    grpc::ClientContext context;
+    Authorize(&context);
+    bearing::v1::ReportProgressRequest request;
+    request.set_group_id(group_.id());
+    request.set_job_name(lease.job_name());
+    request.set_attempt(lease.attempt());
+    request.set_first_line(1);
+    request.add_log_lines()->set_text(text);
+    bearing::v1::ReportProgressResponse response;
+    stub_->ReportProgress(&context, request, &response);
+  }
+
   void Work(const bearing::v1::Lease& lease) {
     stage_times_.clear();
+    Say(lease, "hello from the fake worker");
     for (const bearing::v1::Stage stage : {bearing::v1::STAGE_LOAD, bearing::v1::STAGE_COLLECT, bearing::v1::STAGE_SELECT}) {
       const bool endless = stage == bearing::v1::STAGE_COLLECT && (mode_ == "hang" || mode_ == "deaf");
       for (int done = 0; endless || done <= 4; ++done) {
         const bool cancel = Heartbeat(lease, stage, done);
         if (cancel && mode_ != "deaf") return Complete(lease, [](auto& request) { request.set_cancelled(true); });
+        if (mode_ == "kill" && stage == bearing::v1::STAGE_COLLECT && done == 2) raise(SIGKILL);
         if (mode_ == "die" && stage == bearing::v1::STAGE_COLLECT && done == 2) {
           std::fprintf(stderr, "fake worker: out of luck\n");
           _exit(3);
@@ -107,6 +135,7 @@ class FakeGroup {
   // Returns whether the job is to be cancelled.
   bool Heartbeat(const bearing::v1::Lease& lease, bearing::v1::Stage stage, int done) {
     grpc::ClientContext context;
+    Authorize(&context);
     bearing::v1::HeartbeatRequest request;
     request.set_group_id(group_.id());
     request.set_job_name(lease.job_name());
@@ -123,6 +152,7 @@ class FakeGroup {
   template <typename SetOutcome>
   void Complete(const bearing::v1::Lease& lease, SetOutcome set_outcome) {
     grpc::ClientContext context;
+    Authorize(&context);
     bearing::v1::CompleteRequest request;
     request.set_group_id(group_.id());
     request.set_job_name(lease.job_name());
@@ -146,6 +176,7 @@ class FakeGroup {
     if (!written) std::exit(6);
   }
 
+  std::unique_ptr<bearing::rpc::ClientConnection> connection_;
   std::unique_ptr<WorkerService::Stub> stub_;
   std::string mode_;
   bearing::v1::WorkerGroup group_;
@@ -172,7 +203,9 @@ int main(int argc, char** argv) {
     std::printf("%s\n", machine->c_str());
     return 0;
   }
-  if (argc != 6 || std::string(argv[1]) != "serve" || std::string(argv[2]) != "--coordinator" ||
+  // With --group-id ID behind it when a launcher looks after it.
+  const bool named = argc == 8 && std::string(argv[6]) == "--group-id";
+  if ((argc != 6 && !named) || std::string(argv[1]) != "serve" || std::string(argv[2]) != "--coordinator" ||
       std::string(argv[4]) != "--device") {
     return 2;
   }
@@ -180,5 +213,5 @@ int main(int argc, char** argv) {
     while (true) pause();
   }
   std::fprintf(stderr, "fake worker: device=%s\n", argv[5]);
-  FakeGroup(argv[3], mode, std::atoi(Variable("OMPI_COMM_WORLD_SIZE", "1").c_str())).Serve();
+  FakeGroup(argv[3], mode, std::atoi(Variable("OMPI_COMM_WORLD_SIZE", "1").c_str()), named ? argv[7] : "").Serve();
 }

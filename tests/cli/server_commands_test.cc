@@ -159,6 +159,52 @@ TEST_F(ServerCommandsTest, WatchAndFetchAFinishedJob) {
   EXPECT_EQ(Call({"fetch", name, job_.path() + "/part", "--include", "*.html"}), job_.path() + "/part/report.html\n");
 }
 
+TEST_F(ServerCommandsTest, LogsAndArtifactsOfAFinishedJobAndThenItsEnd) {
+  const std::string name = Submit();
+  const auto early = Start({"artifacts", name});
+  EXPECT_EQ(early->Wait(), 6) << early->Errors();
+  const auto kept = Start({"delete", name});
+  EXPECT_EQ(kept->Wait(), 6) << kept->Errors();
+  const auto follower = Start({"logs", "-f", name});
+  const auto worker = StartWorker("succeed");
+  EXPECT_EQ(follower->Wait(), 0) << follower->Errors();
+  EXPECT_THAT(follower->Output(), AllOf(HasSubstr("coordinator info queued with priority 0\n"), HasSubstr("attempt 1 started"),
+                                        HasSubstr("rank 0 info hello from the fake worker\n"), HasSubstr("succeeded\n")));
+  EXPECT_EQ(Call({"logs", name}), follower->Output());
+  EXPECT_THAT(Call({"logs", name, "--tail", "1"}), AllOf(HasSubstr("succeeded"), ::testing::Not(HasSubstr("hello"))));
+  EXPECT_THAT(Call({"logs", name, "--rank", "0"}), AllOf(HasSubstr("hello"), ::testing::Not(HasSubstr("succeeded"))));
+  const nlohmann::json line = nlohmann::json::parse(Call({"logs", name, "--tail", "1", "-o", "json"}), nullptr, false);
+  EXPECT_EQ(line["text"], "succeeded");
+  EXPECT_EQ(line["rank"], -1);
+
+  EXPECT_THAT(Call({"artifacts", name}), AllOf(HasSubstr("SHA256"), HasSubstr("checkpoint/config.json  2 ")));
+  EXPECT_EQ(Call({"artifacts", name, "-o", "name"}), "checkpoint/config.json\nreport.html\n");
+
+  EXPECT_EQ(Call({"delete", name}), name + "\n");
+  EXPECT_EQ(Call({"list", "-o", "name"}), "");
+  EXPECT_EQ(Start({"delete", name})->Wait(), 3);
+  EXPECT_TRUE(std::filesystem::exists(job_.out() + "/manifest.json"));
+}
+
+TEST_F(ServerCommandsTest, SubmitTakesANameAPriorityAndLabels) {
+  EXPECT_EQ(Call({"submit", "-f", job_.job_file(), "--job-id", "mine", "--priority", "7", "-l", "team=red", "-l", "a.b=c=d"}),
+            "mine\n");
+  const auto taken = Start({"submit", "-f", job_.job_file(), "--job-id", "mine"});
+  EXPECT_EQ(taken->Wait(), 6) << taken->Errors();
+  Submit();
+  EXPECT_EQ(Call({"list", "-o", "name", "-l", "team=red"}), "mine\n");
+  EXPECT_EQ(Call({"list", "-o", "name", "-l", "team=red", "-l", "a.b=c=d"}), "mine\n");
+  EXPECT_EQ(Call({"list", "-o", "name", "-l", "team=blue"}), "");
+  const nlohmann::json job = nlohmann::json::parse(Call({"describe", "mine", "-o", "json"}), nullptr, false);
+  EXPECT_EQ(job["spec"]["priority"], 7);
+  for (const auto& arguments : std::vector<std::vector<std::string>>{{"list", "-l", "team"},
+                                                                     {"submit", "-f", job_.job_file(), "-l", "=x"},
+                                                                     {"submit", "-f", job_.job_file(), "--priority", "101"},
+                                                                     {"submit", "-f", job_.job_file(), "--job-id", "No"}}) {
+    EXPECT_EQ(Start(arguments)->Wait(), 2) << ::testing::PrintToString(arguments);
+  }
+}
+
 TEST_F(ServerCommandsTest, AFailedJobIsExitCode1AndHasNothingToFetch) {
   const auto worker = StartWorker("fail");
   const std::string name = Submit();
@@ -168,6 +214,26 @@ TEST_F(ServerCommandsTest, AFailedJobIsExitCode1AndHasNothingToFetch) {
   const auto fetch = Start({"fetch", name, job_.path() + "/copy"});
   EXPECT_EQ(fetch->Wait(), 6);
   EXPECT_FALSE(std::filesystem::exists(job_.path() + "/copy"));
+}
+
+TEST_F(ServerCommandsTest, AJobThatKillsItsWorkersFailsWithRankSignalAndStage) {
+  const std::string name = Submit();
+  Program workers({BEARING_PROGRAM, "workers", "--ranks", "2", "--device", "cpu", "--log", job_.path() + "/workers.log"},
+                  {{"BEARING_SERVER", server_},
+                   {"BEARING_WORKER", BEARING_FAKE_WORKER},
+                   {"BEARING_COORDINATOR", BEARING_COORDINATOR_PROGRAM},
+                   {"FAKE_WORKER", "kill"}},
+                  job_.path());
+  const auto watch = Start({"watch", name});
+  EXPECT_EQ(watch->Wait(), 1) << workers.Errors();
+  EXPECT_THAT(watch->Errors(),
+              AllOf(HasSubstr("WORKER_GROUP_LOST"), HasSubstr("rank 0 was ended by signal 9"), HasSubstr("COLLECT")));
+  const nlohmann::json job = nlohmann::json::parse(Call({"describe", name, "-o", "json"}), nullptr, false);
+  EXPECT_EQ(job["lostAttempts"].size(), 3u);
+  EXPECT_EQ(job["error"]["stage"], "STAGE_COLLECT");
+  workers.Signal(SIGTERM);
+  EXPECT_EQ(workers.Wait(), 0);
+  EXPECT_THAT(workers.LivingAfter(std::chrono::seconds(10)), ::testing::IsEmpty());
 }
 
 TEST_F(ServerCommandsTest, VersionNamesTheServers) { EXPECT_THAT(Call({"version"}), HasSubstr("\nserver 0")); }

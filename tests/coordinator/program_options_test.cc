@@ -93,14 +93,51 @@ TEST(ListenAddressTest, KnowsLoopback) {
   }
 }
 
+TEST(ProgramOptionsTest, OtherMachinesAreServedSecurelyOnly) {
+  const std::vector<const char*> tls = {"--listen", "0.0.0.0:0", "--tls-cert", "c", "--tls-key", "k"};
+  const auto refusal = [](std::vector<const char*> args) {
+    auto parsed = Parse(std::move(args));
+    const auto* exit = std::get_if<ProgramExit>(&parsed);
+    return exit == nullptr ? "" : exit->err;
+  };
+  const auto with = [&tls](std::vector<const char*> more) {
+    more.insert(more.begin(), tls.begin(), tls.end());
+    return more;
+  };
+  EXPECT_THAT(refusal({"--listen", "0.0.0.0:0", "--token-file", "t"}), HasSubstr("--insecure-allow-plaintext"));
+  EXPECT_THAT(refusal({"--worker-listen", "[::]:0"}), HasSubstr("--insecure-allow-plaintext"));
+  EXPECT_THAT(refusal(with({})), HasSubstr("--token-file"));
+  EXPECT_THAT(refusal(with({"--token-file", "t"})), HasSubstr("--allow-read"));
+  EXPECT_EQ(refusal(with({"--token-file", "t", "--allow-read", "/"})), "");
+  EXPECT_EQ(refusal({"--listen", "0.0.0.0:0", "--insecure-allow-plaintext"}), "");
+  EXPECT_EQ(refusal({"--metrics-listen", "0.0.0.0:0", "--health-listen", "0.0.0.0:0"}), "");
+  EXPECT_THAT(refusal({"--tls-cert", "c"}), HasSubstr("belong together"));
+  EXPECT_THAT(refusal({"--tls-client-ca", "c"}), HasSubstr("--tls-client-ca"));
+  EXPECT_THAT(refusal({"--allow-read", "relative"}), HasSubstr("--allow-read"));
+  EXPECT_THAT(refusal({"--metrics-listen", "x"}), HasSubstr("HOST:PORT"));
+}
+
 TEST(PageTokenTest, BelongsToItsFilter) {
-  const std::string token = MakePageToken(bearing::v1::JOB_STATE_QUEUED, 42);
-  EXPECT_EQ(ParsePageToken(token, bearing::v1::JOB_STATE_QUEUED).value(), 42);
-  EXPECT_EQ(ParsePageToken("", bearing::v1::JOB_STATE_QUEUED).value(), 0);
-  EXPECT_EQ(ParsePageToken(token, bearing::v1::JOB_STATE_FAILED).status().code(), absl::StatusCode::kInvalidArgument);
+  const std::string token = MakePageToken({bearing::v1::JOB_STATE_QUEUED, {}}, 42);
+  EXPECT_EQ(ParsePageToken(token, {bearing::v1::JOB_STATE_QUEUED, {}}).value(), 42);
+  EXPECT_EQ(ParsePageToken("", {bearing::v1::JOB_STATE_QUEUED, {}}).value(), 0);
+  EXPECT_EQ(ParsePageToken(token, {bearing::v1::JOB_STATE_FAILED, {}}).status().code(), absl::StatusCode::kInvalidArgument);
   for (const char* junk : {"x", "MS8x", "MS8xLy01", "!!!"}) {
-    EXPECT_FALSE(ParsePageToken(junk, bearing::v1::JOB_STATE_QUEUED).ok()) << junk;
+    EXPECT_FALSE(ParsePageToken(junk, {bearing::v1::JOB_STATE_QUEUED, {}}).ok()) << junk;
   }
+}
+
+TEST(LogFormatTest, JsonLinesNameTheirJob) {
+  std::ostringstream out;
+  spdlog::logger logger("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(out));
+  logger.set_formatter(MakeLogFormatter(LogFormat::kJson));
+  logger.info("job changed: job=a-1 state=X attempt=2 group=g other=1 reason=");
+  const nlohmann::json line = nlohmann::json::parse(out.str(), nullptr, false);
+  EXPECT_EQ(line["job"], "a-1");
+  EXPECT_EQ(line["attempt"], 2);
+  EXPECT_EQ(line["group"], "g");
+  EXPECT_FALSE(line.contains("other"));
+  EXPECT_FALSE(line.contains("reason"));
 }
 
 TEST(LogFormatTest, JsonLinesParseWhateverIsLogged) {

@@ -1,10 +1,8 @@
 // The program itself: what it has acknowledged outlives kill -9, and it ends quickly when asked to.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,56 +16,14 @@
 #include "bearing/v1/jobs_service.grpc.pb.h"
 #include "bearing/v1/worker_service.grpc.pb.h"
 #include "grpc/health/v1/health.pb.h"
+#include "tests/coordinator/coordinator_process.h"
 #include "tests/coordinator/fakes.h"
 #include "tests/coordinator/tiny_job.h"
-
-extern char** environ;
 
 namespace bearing::coordinator {
 namespace {
 
 using std::chrono::milliseconds;
-
-// One run of the program; killed with the object.
-class Process {
- public:
-  Process(std::vector<std::string> args, const std::string& log) {
-    args.insert(args.begin(), BEARING_COORDINATOR_BINARY);
-    std::vector<char*> raw;
-    for (std::string& arg : args) raw.push_back(arg.data());
-    raw.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-    posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    EXPECT_EQ(posix_spawn(&pid_, raw[0], &actions, nullptr, raw.data(), environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-  }
-  ~Process() {
-    if (pid_ > 0) End(SIGKILL);
-  }
-  // The status of waitpid.
-  int End(int signal) {
-    kill(pid_, signal);
-    return Wait();
-  }
-  int Wait() {
-    int status = 0;
-    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
-    pid_ = -1;
-    return status;
-  }
-
- private:
-  pid_t pid_ = -1;
-};
-
-std::string ReadAll(const std::string& path) {
-  std::ifstream in(path);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 class ProgramTest : public testing::Test {
  protected:

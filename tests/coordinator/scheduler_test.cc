@@ -314,11 +314,12 @@ TEST_F(SchedulerTest, ARestartKeepsLeasesAndStartsTheirTimeAnew) {
 
 TEST_F(SchedulerTest, ARequestIdMakesOneJob) {
   const RequestKey key{"0b6e4f7c", "hash"};
-  const std::string name = scheduler_->Submit(SpecNamed("a"), key)->job.name();
-  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), key)->job.name(), name);
+  const std::string name = scheduler_->Submit(SpecNamed("a"), {.request = key})->job.name();
+  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {.request = key})->job.name(), name);
   Restart();
-  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), key)->job.name(), name);
-  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {"0b6e4f7c", "other"}).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {.request = key})->job.name(), name);
+  EXPECT_EQ(scheduler_->Submit(SpecNamed("a"), {.request = {"0b6e4f7c", "other"}}).status().code(),
+            absl::StatusCode::kAlreadyExists);
 }
 
 TEST_F(SchedulerTest, HandsOutNothingAfterClose) {

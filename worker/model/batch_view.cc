@@ -103,12 +103,18 @@ absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, con
       view.decoded_tokens.push_back(segment.begin);
       view.decoded_slots.push_back(cache->NextSlot(segment.cache_row));
     }
-    const int64_t last = segment.begin + segment.length - 1;
-    if (next_read == read.size() || read[next_read] != last) continue;
-    ++next_read;
+    const int64_t end = segment.begin + segment.length;
+    const size_t first_read = next_read;
+    while (next_read < read.size() && read[next_read] < end) ++next_read;
+    if (next_read == first_read) continue;
+    const auto count = static_cast<int64_t>(next_read - first_read);
+    if (read[first_read] != end - count || read[next_read - 1] != end - 1) {
+      return absl::InternalError(absl::StrCat("tokens that are read must end their segment: first=", read[first_read],
+                                              " count=", count, " end=", end));
+    }
     view.read_rows.push_back(view.rows.back());
-    view.read_rows.back().begin = last;
-    view.read_rows.back().num_queries = 1;
+    view.read_rows.back().begin = end - count;
+    view.read_rows.back().num_queries = count;
   }
   if (view.longest > config.max_positions) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -42,9 +42,9 @@ struct BatchView {
   std::shared_ptr<DeviceBatch> on_device;  // Of the operations of ATen (ops.h); else null.
 };
 
-// `read`: ascending indices of tokens, each the last of its segment. InvalidArgument when a sequence is longer than the model's
-// positions, or when prompts on both sides of longrope's original context share a prefix. A batch holds either tokens of decode
-// steps or others; Internal if not.
+// `read`: ascending indices of tokens; of each segment none, or any number of its last ones (Internal if not). InvalidArgument
+// when a sequence is longer than the model's positions, or when prompts on both sides of longrope's original context share a
+// prefix. A batch holds either tokens of decode steps or others; Internal if not.
 absl::StatusOr<BatchView> MakeBatchView(const sharding::ModelConfig& config, const PackedBatch& batch,
                                         absl::Span<const int64_t> read, const KvCache* cache);
 

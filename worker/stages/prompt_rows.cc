@@ -11,14 +11,14 @@ namespace {
 // Stands for the instruction when the template's own text is looked for; no real prompt holds it.
 constexpr char kMarker[] = "BEARINGxINSTRUCTIONxMARKER";
 
+}  // namespace
+
 absl::StatusOr<std::string> RenderPrompt(const JobContext& context, const std::string& instruction) {
   std::vector<bridge::Message> messages;
   if (!context.spec.prompts().system().empty()) messages.push_back({"system", context.spec.prompts().system()});
   messages.push_back({"user", instruction});
   return context.tokenizer->Render(messages, /*add_generation_prompt=*/true);
 }
-
-}  // namespace
 
 absl::StatusOr<PromptRows> LoadPromptRows(JobContext& context, const bearing::v1::PromptSource& source) {
   PromptRows result;

@@ -12,6 +12,9 @@
 
 namespace bearing::worker {
 
+// The conversation with this instruction, up to where the answer begins. Rank 0.
+absl::StatusOr<std::string> RenderPrompt(const JobContext& context, const std::string& instruction);
+
 struct PromptRows {
   steer::Rows rows;
   std::vector<jobs::Prompt> prompts;  // Rank 0 only.

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "jobs/cost_fields.h"
 #include "sharding/status_macros.h"
 #include "worker/stages/stages.h"
 #include "worker/version.h"
@@ -65,6 +66,13 @@ absl::StatusOr<nlohmann::json> Provenance(const JobContext& context) {
 
   // Settings without the paths of this machine.
   bearing::v1::JobSpec settings = context.spec;
+  for (const jobs::CostFile& cost : jobs::CostFiles(settings)) {
+    bearing::v1::PromptSource source;
+    source.set_file(*cost.file);
+    source.set_count(cost.count);
+    if (jobs::MeasuresCosts(context.spec)) BEARING_RETURN_IF_ERROR(add(absl::StrCat("costs ", cost.name), source));
+    *cost.file = std::filesystem::path(*cost.file).filename().string();
+  }
   settings.clear_prompts();
   settings.clear_output();
   settings.mutable_model()->set_path(std::filesystem::path(settings.model().path()).filename().string());

@@ -23,6 +23,9 @@ absl::StatusOr<StageFiles> RunSelect(JobContext& context);
 // Completions of the test prompts without and with the direction ablated or added. -> completions.jsonl, evaluation.json
 absl::StatusOr<StageFiles> RunEvaluate(JobContext& context);
 
+// What the direction's removal costs: cross-entropy, KL, multiple choice, exact match. -> costs.json, costs.jsonl
+absl::StatusOr<StageFiles> RunCost(JobContext& context);
+
 // The direction orthogonalized out of the weights. -> checkpoint/
 absl::StatusOr<StageFiles> RunEdit(JobContext& context);
 

@@ -1,0 +1,89 @@
+#include "coordinator/authenticator.h"
+
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <chrono>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "jobs/artifacts.h"
+#include "rpc/status_details.h"
+#include "sharding/concat.h"
+#include "sharding/status_macros.h"
+
+namespace bearing::coordinator {
+namespace {
+
+constexpr std::chrono::seconds kLookEvery{1};
+constexpr std::string_view kScheme = "Bearer ";
+constexpr unsigned kEverything = rpc::kScopeRead | rpc::kScopeSubmit | rpc::kScopeAdmin | rpc::kScopeWorker;
+
+absl::Status Refusal(const char* message, const char* reason) {
+  return rpc::WithReason(absl::UnauthenticatedError(message), reason);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Open(const std::string& path, const Clock* clock,
+                                                                   spdlog::logger* logger) {
+  std::unique_ptr<Authenticator> authenticator(new Authenticator(path, clock, logger));
+  if (path.empty()) return authenticator;
+  absl::MutexLock lock(&authenticator->mutex_);
+  BEARING_RETURN_IF_ERROR(authenticator->Load());
+  return authenticator;
+}
+
+absl::StatusOr<Authenticator::Version> Authenticator::VersionOf(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("token file: cannot be read: file=", path));
+  }
+  return Version{static_cast<int64_t>(info.st_ino), static_cast<int64_t>(info.st_size),
+                 info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec};
+}
+
+absl::Status Authenticator::Load() {
+  looked_at_ = clock_->SteadyNow();
+  // The version first: a change while the file is read is then seen at the next look.
+  BEARING_ASSIGN_OR_RETURN(version_, VersionOf(path_));
+  BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(path_));
+  BEARING_ASSIGN_OR_RETURN(tokens_, rpc::ParseTokenFile(text, path_));
+  return absl::OkStatus();
+}
+
+void Authenticator::LoadIfChanged() {
+  if (clock_->SteadyNow() - looked_at_ < kLookEvery) return;
+  looked_at_ = clock_->SteadyNow();
+  const absl::StatusOr<Version> now = VersionOf(path_);
+  if (now.ok() && *now == version_) return;
+  const absl::Status status = now.ok() ? Load() : now.status();
+  if (status.ok()) {
+    logger_->info("token file read again: tokens={}", tokens_.size());
+  } else {
+    logger_->error("token file not taken, the old one stays in force: {}", std::string(status.message()));
+  }
+}
+
+absl::StatusOr<Caller> Authenticator::Authenticate(std::string_view header) {
+  if (!asks_for_tokens()) return Caller{"", kEverything};
+  if (header.empty()) return Refusal("a token is needed: give --token-file or BEARING_TOKEN_FILE", "TOKEN_MISSING");
+  if (!absl::StartsWithIgnoreCase(AsAbsl(header), AsAbsl(kScheme))) {
+    return Refusal("authorization must be \"Bearer TOKEN\"", "TOKEN_MISSING");
+  }
+  const std::string hash = rpc::HashOfToken(header.substr(kScheme.size()));
+  absl::MutexLock lock(&mutex_);
+  LoadIfChanged();
+  const rpc::TokenEntry* found = nullptr;
+  // All are looked at, so that the time says nothing about which one it was.
+  for (const rpc::TokenEntry& entry : tokens_) {
+    if (rpc::EqualInConstantTime(entry.sha256, hash)) found = &entry;
+  }
+  if (found == nullptr) return Refusal("the token is not known", "TOKEN_UNKNOWN");
+  if (absl::FromChrono(clock_->WallNow()) >= found->expires) return Refusal("the token has expired", "TOKEN_EXPIRED");
+  return Caller{found->name, rpc::Expand(found->scopes)};
+}
+
+}  // namespace bearing::coordinator

@@ -1,0 +1,364 @@
+// Who gets in, over real TLS and gRPC, and where jobs may read and write.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "coordinator/path_policy.h"
+#include "rpc/client_connection.h"
+#include "rpc/status_details.h"
+#include "rpc/tokens.h"
+#include "tests/coordinator/certificates.h"
+#include "tests/coordinator/server_fixture.h"
+
+namespace bearing::coordinator {
+namespace {
+
+using bearing::v1::JobsService;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string ReadAll(const std::string& path) {
+  std::ifstream in(path);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+class SecurityTest : public ServerTest {
+ protected:
+  SecurityTest() {
+    options_.token_file = dir_ / "tokens";
+    options_.audit_file = dir_ / "audit.jsonl";
+  }
+
+  // A token in a file of its own and in the server's; returns the file.
+  std::string AddToken(const std::string& name, unsigned scopes, absl::Time expires = absl::InfiniteFuture()) {
+    const std::string token = rpc::NewToken().value();
+    std::ofstream(options_.token_file, std::ios::app)
+        << rpc::FormatTokenLine({name, scopes, expires, rpc::HashOfToken(token)}) << "\n";
+    const std::string path = dir_ / (name + ".token");
+    std::ofstream(path) << token << "\n";
+    return path;
+  }
+
+  void Connect(rpc::ClientSecurity security) {
+    connection_ = rpc::ClientConnection::Open(absl::StrCat("127.0.0.1:", server_->port()), security).value();
+    jobs_ = JobsService::NewStub(connection_->channel());
+    workers_ = bearing::v1::WorkerService::NewStub(connection_->channel());
+  }
+
+  // The reason of the answer, "" for Ok.
+  template <typename Request, typename Response, typename Stub>
+  std::string Reason(Stub* stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                     const Request& request, absl::StatusCode* code = nullptr) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+    EXPECT_TRUE(connection_->Authorize(&context).ok());
+    Response response;
+    const absl::Status status = rpc::FromGrpc((stub->*method)(&context, request, &response));
+    if (code != nullptr) *code = status.code();
+    return rpc::ReasonOf(status);
+  }
+
+  std::string ListReason(absl::StatusCode* code = nullptr) {
+    return Reason(jobs_.get(), &JobsService::Stub::ListJobs, bearing::v1::ListJobsRequest(), code);
+  }
+  std::string CreateReason(const std::string& id, absl::StatusCode* code = nullptr) {
+    bearing::v1::CreateJobRequest request;
+    *request.mutable_spec() = SpecNamed("a");
+    request.set_job_id(id);
+    return Reason(jobs_.get(), &JobsService::Stub::CreateJob, request, code);
+  }
+  std::string CancelReason(const std::string& name) {
+    bearing::v1::CancelJobRequest request;
+    request.set_name(name);
+    return Reason(jobs_.get(), &JobsService::Stub::CancelJob, request);
+  }
+  std::string LeaseReason() {
+    bearing::v1::AcquireLeaseRequest request;
+    request.mutable_group()->set_id("g");
+    request.mutable_group()->set_ranks(1);
+    return Reason(workers_.get(), &bearing::v1::WorkerService::Stub::AcquireLease, request);
+  }
+  std::string WatchReason(const std::string& name) {
+    grpc::ClientContext context;
+    EXPECT_TRUE(connection_->Authorize(&context).ok());
+    bearing::v1::WatchJobRequest request;
+    request.set_name(name);
+    auto reader = jobs_->WatchJob(&context, request);
+    bearing::v1::WatchJobResponse message;
+    if (reader->Read(&message)) {
+      context.TryCancel();
+      reader->Finish();
+      return "";
+    }
+    return rpc::ReasonOf(rpc::FromGrpc(reader->Finish()));
+  }
+
+  std::unique_ptr<rpc::ClientConnection> connection_;
+};
+
+TEST_F(SecurityTest, EachTokenMayDoWhatItsScopesSay) {
+  const std::string reader = AddToken("reader", rpc::kScopeRead);
+  const std::string alice = AddToken("alice", rpc::kScopeSubmit);
+  const std::string bob = AddToken("bob", rpc::kScopeSubmit);
+  const std::string admin = AddToken("admin", rpc::kScopeAdmin);
+  const std::string worker = AddToken("pool", rpc::kScopeWorker);
+  const std::string expired = AddToken("old", rpc::kScopeAdmin, absl::Now() - absl::Seconds(1));
+  std::ofstream(dir_ / "wrong.token") << rpc::NewToken().value() << "\n";
+  Start();
+
+  absl::StatusCode code;
+  const auto refused_everywhere = [&](const std::string& reason) {
+    EXPECT_EQ(ListReason(&code), reason);
+    EXPECT_EQ(code, absl::StatusCode::kUnauthenticated);
+    EXPECT_EQ(CreateReason("x"), reason);
+    EXPECT_EQ(CancelReason("mine"), reason);
+    EXPECT_EQ(LeaseReason(), reason);
+    EXPECT_EQ(WatchReason("mine"), reason);
+  };
+  Connect({.token_file = alice});
+  EXPECT_EQ(CreateReason("mine"), "");
+
+  Connect({});
+  refused_everywhere("TOKEN_MISSING");
+  Connect({.token_file = dir_ / "wrong.token"});
+  refused_everywhere("TOKEN_UNKNOWN");
+  Connect({.token_file = expired});
+  refused_everywhere("TOKEN_EXPIRED");
+
+  Connect({.token_file = reader});
+  EXPECT_EQ(ListReason(), "");
+  EXPECT_EQ(WatchReason("mine"), "");
+  EXPECT_EQ(CreateReason("x", &code), "SCOPE_MISSING");
+  EXPECT_EQ(code, absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(CancelReason("mine"), "SCOPE_MISSING");
+  EXPECT_EQ(LeaseReason(), "SCOPE_MISSING");
+
+  Connect({.token_file = worker});
+  EXPECT_EQ(ListReason(), "SCOPE_MISSING");
+  EXPECT_EQ(CreateReason("x"), "SCOPE_MISSING");
+
+  Connect({.token_file = bob});
+  EXPECT_EQ(ListReason(), "");
+  EXPECT_EQ(LeaseReason(), "SCOPE_MISSING");
+  EXPECT_EQ(CancelReason("mine"), "NOT_OWNER");
+
+  // Nothing of it has changed anything.
+  bearing::v1::ListJobsResponse list;
+  grpc::ClientContext context;
+  ASSERT_TRUE(connection_->Authorize(&context).ok());
+  ASSERT_TRUE(jobs_->ListJobs(&context, {}, &list).ok());
+  ASSERT_EQ(list.jobs_size(), 1);
+  EXPECT_EQ(list.jobs(0).state(), bearing::v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(list.jobs(0).owner(), "alice");
+
+  Connect({.token_file = admin});
+  EXPECT_EQ(LeaseReason(), "SCOPE_MISSING");
+  EXPECT_EQ(CancelReason("mine"), "");
+
+  // Who, what, outcome; no token.
+  const std::string audit = ReadAll(options_.audit_file);
+  std::istringstream lines(audit);
+  int refusals = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const nlohmann::json entry = nlohmann::json::parse(line, nullptr, false);
+    ASSERT_TRUE(entry.is_object()) << line;
+    refusals += entry["code"] == "UNAUTHENTICATED" || entry["code"] == "PERMISSION_DENIED";
+  }
+  EXPECT_EQ(refusals, 15 + 3 + 2 + 2 + 1);
+  EXPECT_THAT(audit, HasSubstr(R"("caller":"alice","code":"OK","job":"mine","method":"CreateJob")"));
+  EXPECT_THAT(audit, HasSubstr(R"("caller":"admin","code":"OK","job":"mine","method":"CancelJob")"));
+  for (const std::string& file : {reader, alice, bob, admin, worker, expired, dir_ / "wrong.token"}) {
+    const std::string token = ReadAll(file);
+    EXPECT_THAT(audit, Not(HasSubstr(token.substr(0, token.size() - 1))));
+  }
+}
+
+TEST_F(SecurityTest, ANewTokenIsTakenWithoutARestartAndABrokenFileChangesNothing) {
+  const std::string first = AddToken("first", rpc::kScopeRead);
+  Start();
+  const std::string second = AddToken("second", rpc::kScopeRead);
+  Connect({.token_file = second});
+  std::string reason;
+  for (int i = 0; i < 100 && (reason = ListReason()) != ""; ++i) absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(reason, "");
+  std::ofstream(options_.token_file, std::ios::app) << "broken\n";
+  absl::SleepFor(absl::Milliseconds(1200));
+  EXPECT_EQ(ListReason(), "");
+  // Revoked: a file without it.
+  std::filesystem::remove(options_.token_file);
+  AddToken("third", rpc::kScopeRead);
+  for (int i = 0; i < 100 && (reason = ListReason()) == ""; ++i) absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(reason, "TOKEN_UNKNOWN");
+}
+
+TEST_F(SecurityTest, TlsLetsInWhoTrustsAndIsTrusted) {
+  const CertificateAuthority ours("ours");
+  const CertificateAuthority other("other");
+  ours.Write(dir_ / "ca");
+  other.Write(dir_ / "other-ca");
+  ours.Issue("server", dir_ / "server");
+  ours.Issue("client", dir_ / "client");
+  other.Issue("stranger", dir_ / "stranger");
+  const std::string token = AddToken("reader", rpc::kScopeRead);
+  options_.tls = {dir_ / "server", dir_ / "server.key", dir_ / "ca"};
+  Start();
+  absl::StatusCode code;
+  Connect({.ca_file = dir_ / "ca", .cert_file = dir_ / "client", .key_file = dir_ / "client.key", .token_file = token});
+  EXPECT_EQ(ListReason(), "");
+  // A certificate is no token.
+  Connect({.ca_file = dir_ / "ca", .cert_file = dir_ / "client", .key_file = dir_ / "client.key"});
+  EXPECT_EQ(ListReason(&code), "TOKEN_MISSING");
+  for (const rpc::ClientSecurity& security : std::vector<rpc::ClientSecurity>{
+           {.ca_file = dir_ / "other-ca", .cert_file = dir_ / "client", .key_file = dir_ / "client.key", .token_file = token},
+           {.ca_file = dir_ / "ca", .token_file = token},
+           {.ca_file = dir_ / "ca", .cert_file = dir_ / "stranger", .key_file = dir_ / "stranger.key", .token_file = token},
+           {.token_file = token}}) {
+    Connect(security);
+    ListReason(&code);
+    EXPECT_EQ(code, absl::StatusCode::kUnavailable) << security.ca_file << " " << security.cert_file;
+  }
+}
+
+TEST_F(SecurityTest, WrongFilesOfTheServerAreNamed) {
+  const CertificateAuthority ours("ours");
+  ours.Issue("server", dir_ / "server");
+  ours.Issue("another", dir_ / "another");
+  std::ofstream(dir_ / "text") << "no certificate\n";
+  AddToken("reader", rpc::kScopeRead);
+  const auto refusal = [&](const TlsOptions& tls) {
+    options_.tls = tls;
+    auto server = Server::Start(options_, &checker_, &clock_, Counting(), &logger_);
+    EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(server.status().message());
+  };
+  EXPECT_THAT(refusal({dir_ / "none", dir_ / "server.key", ""}), HasSubstr("--tls-cert"));
+  EXPECT_THAT(refusal({dir_ / "text", dir_ / "server.key", ""}), HasSubstr("no PEM certificate"));
+  EXPECT_THAT(refusal({dir_ / "server", dir_ / "text", ""}), HasSubstr("--tls-key"));
+  EXPECT_THAT(refusal({dir_ / "server", dir_ / "another.key", ""}), HasSubstr("is not the key of the certificate"));
+  EXPECT_THAT(refusal({dir_ / "server", dir_ / "server.key", dir_ / "text"}), HasSubstr("--tls-client-ca"));
+}
+
+TEST(TokenFileTest, ReadsWhatItWrites) {
+  const rpc::TokenEntry entry{"alice", rpc::kScopeSubmit | rpc::kScopeWorker, absl::FromUnixSeconds(1'800'000'000),
+                              rpc::HashOfToken("x")};
+  const auto entries = rpc::ParseTokenFile("# people\n\n" + rpc::FormatTokenLine(entry) + "\n", "f");
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  ASSERT_EQ(entries->size(), 1u);
+  EXPECT_EQ(entries->front().name, "alice");
+  EXPECT_EQ(entries->front().scopes, entry.scopes);
+  EXPECT_EQ(entries->front().expires, entry.expires);
+  EXPECT_EQ(entries->front().sha256, entry.sha256);
+}
+
+TEST(TokenFileTest, NamesTheLineButNotItsContent) {
+  const std::string hash(64, 'a');
+  for (const std::string& line : std::vector<std::string>{
+           "alice", "alice read never abc", "alice read never " + std::string(64, 'g'), "alice write never " + hash,
+           "alice read tomorrow " + hash, "a/b read never " + hash, "alice read never " + hash + " secret-word"}) {
+    const auto entries = rpc::ParseTokenFile("\n" + line, "file");
+    EXPECT_EQ(entries.status().code(), absl::StatusCode::kInvalidArgument) << line;
+    EXPECT_THAT(std::string(entries.status().message()), ::testing::AllOf(HasSubstr("line=2"), Not(HasSubstr("secret-word"))));
+  }
+  const std::string twice = "a read never " + hash + "\nb read never " + hash;
+  EXPECT_THAT(std::string(rpc::ParseTokenFile(twice, "file").status().message()), HasSubstr("the token is there already"));
+}
+
+TEST(TokenFileTest, TokensDiffer) {
+  const std::string a = rpc::NewToken().value();
+  EXPECT_NE(a, rpc::NewToken().value());
+  EXPECT_EQ(a.size(), 4u + 43u) << a;
+}
+
+TEST(ClientConnectionTest, SendsNoTokenInTheClearToOthers) {
+  TempDir dir;
+  std::ofstream(dir / "token") << "brg_x\n";
+  EXPECT_TRUE(rpc::ClientConnection::Open("127.0.0.1:1", {.token_file = dir / "token"}).ok());
+  EXPECT_TRUE(rpc::ClientConnection::Open("[::1]:1", {.token_file = dir / "token"}).ok());
+  EXPECT_FALSE(rpc::ClientConnection::Open("example.org:1", {.token_file = dir / "token"}).ok());
+  EXPECT_FALSE(rpc::ClientConnection::Open("127.0.0.1.example.org:1", {.token_file = dir / "token"}).ok());
+  EXPECT_TRUE(rpc::ClientConnection::Open("example.org:1", {.token_file = dir / "token", .allow_plaintext = true}).ok());
+  EXPECT_EQ(rpc::ClientConnection::Open("127.0.0.1:1", {.token_file = dir / "none"}).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+class PathPolicyTest : public ::testing::Test {
+ protected:
+  PathPolicyTest() {
+    std::filesystem::create_directories(dir_ / "models/a");
+    std::filesystem::create_directories(dir_ / "work");
+    std::filesystem::create_directories(dir_ / "secret");
+    policy_ = PathPolicy::Create({dir_ / "models", "s3://bucket/models"}, {dir_ / "work", "s3://bucket/out"}).value();
+  }
+
+  absl::Status Check(const std::string& model, const std::string& output) {
+    bearing::v1::JobSpec spec;
+    spec.mutable_model()->set_path(model);
+    spec.set_output(output);
+    return policy_.Check(spec);
+  }
+
+  TempDir dir_;
+  PathPolicy policy_;
+};
+
+TEST_F(PathPolicyTest, AllowsWhatIsBelowAPrefix) {
+  EXPECT_TRUE(Check(dir_ / "models/a", dir_ / "work/new/deep").ok());
+  EXPECT_TRUE(Check(dir_ / "models/../models/a", dir_ / "work/x").ok());
+  EXPECT_TRUE(Check(dir_ / "work/model", dir_ / "work").ok()) << "what may be written may be read";
+  EXPECT_TRUE(Check("s3://bucket/models/x", "s3://bucket/out/y").ok());
+  EXPECT_TRUE(Check("file://" + (dir_ / "models/a"), dir_ / "work/x").ok());
+}
+
+TEST_F(PathPolicyTest, RefusesEverythingElse) {
+  for (const std::string& model : {dir_ / "secret", dir_ / "models/../secret", dir_ / "modelsx", std::string("/etc/passwd"),
+                                   std::string("/"), std::string("s3://bucket/modelsx"), std::string("s3://other/models"),
+                                   std::string("gs://bucket/models"), "file://" + (dir_ / "secret")}) {
+    const absl::Status status = Check(model, dir_ / "work/x");
+    EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << model;
+    EXPECT_EQ(rpc::ReasonOf(status), "PATH_NOT_ALLOWED");
+    EXPECT_THAT(std::string(status.message()), HasSubstr("model.path: "));
+  }
+  // Reading is not writing.
+  EXPECT_EQ(Check(dir_ / "models/a", dir_ / "models/out").code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(Check(dir_ / "models/a", "s3://bucket/models/out").code(), absl::StatusCode::kPermissionDenied);
+  // What no path is at all.
+  EXPECT_FALSE(Check("s3://bucket/models/../x", dir_ / "work/x").ok());
+  EXPECT_FALSE(Check(dir_ / "models/a", "relative").ok());
+}
+
+TEST_F(PathPolicyTest, LinksDoNotLeadOut) {
+  std::filesystem::create_symlink(dir_ / "secret", dir_ / "models/link");
+  EXPECT_EQ(Check(dir_ / "models/link", dir_ / "work/x").code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(Check(dir_ / "models/link/new", dir_ / "work/x").code(), absl::StatusCode::kPermissionDenied);
+  std::filesystem::create_symlink(dir_ / "secret/key", dir_ / "models/a/config.json");
+  EXPECT_EQ(Check(dir_ / "models/a", dir_ / "work/x").code(), absl::StatusCode::kPermissionDenied);
+  // One that stays inside is what the hub's cache is made of.
+  std::filesystem::create_directories(dir_ / "models/b");
+  std::filesystem::create_symlink("../blob", dir_ / "models/b/config.json");
+  EXPECT_TRUE(Check(dir_ / "models/b", dir_ / "work/x").ok());
+}
+
+TEST_F(PathPolicyTest, EveryTextThatIsAPathCounts) {
+  bearing::v1::JobSpec spec;
+  spec.set_output(dir_ / "work/x");
+  spec.mutable_prompts()->mutable_negative()->mutable_test()->set_file("/etc/passwd");
+  EXPECT_THAT(std::string(policy_.Check(spec).message()), HasSubstr("prompts.negative.test.file: "));
+  spec.mutable_prompts()->clear_negative();
+  spec.mutable_concept_spec()->add_markers("/help");
+  spec.mutable_prompts()->set_system("/help or s3://x");
+  (*spec.mutable_labels())["x"] = "/etc";
+  EXPECT_TRUE(policy_.Check(spec).ok()) << policy_.Check(spec);
+}
+
+}  // namespace
+}  // namespace bearing::coordinator
