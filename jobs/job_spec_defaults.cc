@@ -1,4 +1,5 @@
 #include "jobs/cost_fields.h"
+#include "jobs/edit_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/judge/judge_settings.h"
 #include "jobs/prompt_fields.h"
@@ -40,7 +41,7 @@ void ApplyDefaults(bearing::v1::JobSpec& spec) {
   if (!evaluate.has_top_p()) evaluate.set_top_p(1.0);
   if (!evaluate.has_seed()) evaluate.set_seed(0);
   ApplyJudgeDefaults(spec);
-  spec.mutable_edit();
+  if (spec.edit().form().empty()) spec.mutable_edit()->add_form(std::string(kCheckpointForm));
   ApplyCostDefaults(spec);
 }
 

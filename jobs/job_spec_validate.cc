@@ -9,6 +9,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "jobs/cost_fields.h"
 #include "jobs/did_you_mean.h"
+#include "jobs/edit_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/judge/judge_settings.h"
 #include "jobs/prompt_fields.h"
@@ -153,20 +154,6 @@ void CheckSelect(const JobSpec& spec, Violations& out) {
     const double share = select.prune_layers();
     out.Unless(share >= 0 && share < 1, "select.prune_layers", "a share of at least 0 and below 1", number(share));
   }
-  const bearing::v1::Edit& edit = spec.edit();
-  const auto check_strength = [&](bool has, double strength, const char* field) {
-    if (has) out.Unless(std::isfinite(strength), field, "a finite number", number(strength));
-  };
-  check_strength(edit.has_strength(), edit.strength(), "edit.strength");
-  check_strength(edit.has_embedding_strength(), edit.embedding_strength(), "edit.embedding_strength");
-  check_strength(edit.has_attention_strength(), edit.attention_strength(), "edit.attention_strength");
-  check_strength(edit.has_mlp_strength(), edit.mlp_strength(), "edit.mlp_strength");
-  for (const double strength : edit.layer_strengths()) check_strength(true, strength, "edit.layer_strengths");
-  out.Unless(edit.first_layer() >= 0, "edit.first_layer", "a layer of 0 or more", Concat(edit.first_layer()));
-  if (edit.has_last_layer()) {
-    out.Unless(edit.last_layer() >= edit.first_layer(), "edit.last_layer", "a layer from edit.first_layer on",
-               Concat(edit.last_layer()));
-  }
   CheckChoice(select.when_none_passes(), "select.when_none_passes", {"fail", "relax_kl", "relax_induce"}, out);
   for (const int layer : select.layers()) out.Unless(layer >= 0, "select.layers", "layers of 0 or more", Concat(layer));
   for (const int position : select.positions()) {
@@ -228,6 +215,7 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
   out.Unless(spec.collect().max_batch() >= 0, "collect.max_batch", "0 (from memory) or more",
              Concat(spec.collect().max_batch()));
   CheckSelect(spec, out);
+  for (FieldViolation& violation : ValidateEdit(spec)) out.Add(std::move(violation.field), std::move(violation.message));
   CheckEvaluate(spec, out);
   out.Append([&](std::vector<FieldViolation>& list) { ValidateJudges(spec, list); });
   for (FieldViolation& violation : ValidateCostFields(spec)) out.Add(std::move(violation.field), std::move(violation.message));

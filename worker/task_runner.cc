@@ -16,6 +16,7 @@
 #include "storage/model_source.h"
 #include "worker/memory.h"
 #include "worker/publish_together.h"
+#include "worker/stages/edit_spec_of.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 
@@ -218,6 +219,7 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
+  BEARING_RETURN_IF_ERROR(CheckEditFits(context));
   BEARING_RETURN_IF_ERROR(context.SetBudgets());
   if (is_kept) {  // Measured before the model was loaded.
     context.token_budget = kept.token_budget;

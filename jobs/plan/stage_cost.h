@@ -11,8 +11,10 @@
 //              the positive ones for each candidate that is close
 //   evaluate   five sets (positive twice, negative three times): a pass over the prompts, then M - 1 steps of r rows. At most:
 //              rows that end early leave
-//   edit       reads and writes the checkpoint once; 4 FLOPs an edited element in fp64
-//   verify     reads the edited tensors, loads the edited model, three passes over 8 prompts a side
+//   edit       reads and writes the checkpoint once; 4 FLOPs an edited element in fp64. A LoRA adapter: one rank reads the
+//   edited
+//              tensors twice. The other forms cost nothing
+//   verify     of a checkpoint: reads the edited tensors, loads the edited model, three passes over 8 prompts a side
 //   checksums  sha256 of the checkpoint, on rank 0
 // Not counted: start of the programs, rendering and tokenizing, the report, and memory that the allocator keeps.
 #ifndef BEARING_JOBS_PLAN_STAGE_COST_H_

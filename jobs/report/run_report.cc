@@ -147,19 +147,38 @@ absl::Status TakeEvaluation(const Json& evaluation, ReportData& data) {
   return absl::OkStatus();
 }
 
+// Of forms that are no checkpoint.
+void TakeForms(const Json& forms, ReportData& data) {
+  if (const auto lora = forms.find("lora"); lora != forms.end()) {
+    data.verification.push_back({"LoRA adapter: modules", Concat(lora->at("modules").get<int>())});
+    data.verification.push_back(
+        {"LoRA adapter: largest |r^T (W + B A)| / |W|", absl::StrFormat("%.2e", lora->at("largest_residue").get<double>())});
+  }
+  if (const auto vector = forms.find("control-vector"); vector != forms.end()) {
+    data.verification.push_back({"control vector", Concat(vector->at("tensor").get<std::string>(), ", norm ",
+                                                          absl::StrFormat("%.4g", vector->at("norm").get<double>()))});
+  }
+}
+
 absl::Status TakeVerification(const Json& verify, ReportData& data) {
-  data.verification.push_back({"edited tensors", Concat(verify.at("edited_tensors").get<int>())});
-  data.verification.push_back(
-      {"largest |r^T W'| / |W'| as stored", absl::StrFormat("%.2e (%s)", verify.at("largest_residue").get<double>(),
-                                                            verify.at("largest_residue_tensor").get<std::string>())});
+  if (const auto edited = verify.find("edited_tensors"); edited != verify.end()) {
+    data.verification.push_back({"edited tensors", Concat(edited->get<int>())});
+    const Json& worst = verify.at("largest_residue_tensor");  // null where nothing was removed.
+    if (!worst.is_null()) {
+      data.verification.push_back(
+          {"largest |r^T W'| / |W'| as stored",
+           absl::StrFormat("%.2e (%s)", verify.at("largest_residue").get<double>(), worst.get<std::string>())});
+    }
+  }
+  if (const auto forms = verify.find("forms"); forms != verify.end()) TakeForms(*forms, data);
   const Json& logits = verify.at("logits");
   if (logits.is_null()) return absl::OkStatus();
   const auto add = [&](const char* name, const char* key) {
     data.verification.push_back({name, absl::StrFormat("%.3e", logits.at(key).get<double>())});
   };
-  add("largest logit difference, edited weights to ablation", "max_logit_difference_to_ablation");
+  add("largest logit difference, edited weights to intervention", "max_logit_difference_to_ablation");
   add("largest logit difference, edited weights to original", "max_logit_difference_to_baseline");
-  add("mean KL, ablation to edited weights", "mean_kl_to_ablation");
+  add("mean KL, intervention to edited weights", "mean_kl_to_ablation");
   return absl::OkStatus();
 }
 

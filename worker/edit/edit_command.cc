@@ -22,11 +22,12 @@
 #include "sharding/weight_files.h"
 #include "worker/edit/direction_input.h"
 #include "worker/edit/edit_checkpoint.h"
-#include "worker/edit/edit_forms.h"
 #include "worker/edit/edit_plan.h"
 #include "worker/edit/edit_record.h"
+#include "worker/edit/lora_adapter.h"
 #include "worker/edit/search_point.h"
 #include "worker/edit/strength_flags.h"
+#include "worker/edit/vector_forms.h"
 
 namespace bearing::edit {
 namespace {
@@ -37,6 +38,7 @@ struct EditRequest {
   std::vector<DirectionInput> inputs;
   std::optional<int64_t> layer;  // At which the first direction was read.
   std::string model_digest;      // What the model must have; empty = any.
+  double added_factor = 1.0;     // What a control vector multiplies with.
 };
 
 // A point of a search is an edit by itself.
@@ -72,9 +74,20 @@ absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
   }
   const DirectionInput& first = request.inputs.front();
   request.layer = options.layer >= 0 ? std::optional(options.layer) : first.Integer("layer");
-  if (!options.search.empty()) {
-    // Directions and strengths are those of the point.
-  } else if (options.induce.empty()) {
+  request.added_factor = spec.strength;
+  if (!options.induce.empty()) {
+    BEARING_ASSIGN_OR_RETURN(const double factor, ParseStrength("--induce", options.induce));
+    if (!request.layer) return absl::InvalidArgumentError("--induce needs --layer: the direction file does not name its layer");
+    request.added_factor = factor;
+    if (options.form == "checkpoint") {
+      spec.addition = Addition{*request.layer, first.added()};
+      for (double& value : spec.addition->vector) value *= factor;
+    } else if (options.form == "lora") {
+      return absl::UnimplementedError("--induce: an addition is no product of matrices: use --form checkpoint");
+    }
+  }
+  // Directions and strengths of a point are there already.
+  if (!spec.addition && options.search.empty()) {
     for (const DirectionInput& input : request.inputs) {
       spec.directions.insert(spec.directions.end(), input.directions.begin(), input.directions.end());
     }
@@ -85,11 +98,6 @@ absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
         BEARING_ASSIGN_OR_RETURN(direction, WithoutSharedPart(direction, mean));
       }
     }
-  } else {
-    BEARING_ASSIGN_OR_RETURN(const double factor, ParseStrength("--induce", options.induce));
-    if (!request.layer) return absl::InvalidArgumentError("--induce needs --layer: the direction file does not name its layer");
-    spec.addition = Addition{*request.layer, first.added()};
-    for (double& value : spec.addition->vector) value *= factor;
   }
   spec.preserve_norms = options.preserve_norms;
   spec.keep_tied = options.keep_tied;
@@ -239,7 +247,7 @@ absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& req
       return absl::InvalidArgumentError("--form control-vector needs --layer: the direction file does not name its layer");
     }
     BEARING_RETURN_IF_ERROR(
-        WriteControlVector(plan.model, request.inputs.front().added(), *request.layer, request.spec.strength, options.out));
+        WriteControlVector(plan.model, request.inputs.front().added(), *request.layer, request.added_factor, options.out));
     return absl::OkStatus();
   }
   return WriteDirectionFile(plan, request.inputs.front(), options.out);

@@ -9,6 +9,7 @@
 #include "jobs/selection.h"
 #include "sharding/status_macros.h"
 #include "worker/model/tensor_file.h"
+#include "worker/stages/edit_spec_of.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 #include "worker/steer/candidate_scores.h"
@@ -218,7 +219,9 @@ class SelectStage {
 
 absl::StatusOr<StageFiles> RunSelect(JobContext& context) {
   BEARING_ASSIGN_OR_RETURN(steer::Replicas * replicas, context.GetReplicas());
-  return SelectStage(context, *replicas).Run();
+  BEARING_ASSIGN_OR_RETURN(const StageFiles files, SelectStage(context, *replicas).Run());
+  BEARING_RETURN_IF_ERROR(CheckChosenLayer(context));
+  return files;
 }
 
 }  // namespace bearing::worker
