@@ -20,8 +20,6 @@ constexpr int kMostJudges = 16;
 constexpr size_t kLongestName = 40;
 constexpr int kMostWords = 10000;
 
-std::string Quoted(std::string_view text) { return Concat("\"", text, "\""); }
-
 // The names stand in file names and as keys.
 bool IsName(std::string_view name) {
   return !name.empty() && name.size() <= kLongestName && std::all_of(name.begin(), name.end(), [](char c) {

@@ -55,8 +55,6 @@ bool IsJobName(std::string_view name) {
   return true;
 }
 
-std::string Quoted(std::string_view text) { return Concat("\"", text, "\""); }
-
 // A setting that is one of a few words; empty stands for the default.
 void CheckChoice(const std::string& value, std::string_view field, const std::vector<std::string>& choices, Violations& out) {
   if (value.empty()) return;
