@@ -40,6 +40,7 @@ int Main(int argc, char** argv) {
   AddWatchCommand(line);
   AddCancelCommand(line);
   AddFetchCommand(line);
+  AddDoctorCommand(line);
   AddVersionCommand(line);
   AddCompletionCommand(line);
   try {

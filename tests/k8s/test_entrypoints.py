@@ -88,7 +88,7 @@ def start_coordinator(cluster, data, tmp_path, overlay="local-cpu"):
     store.mkdir()
     os.chown(store, pods.USER, pods.USER)
     container = template(overlay, "StatefulSet/bearing-coordinator")
-    arguments = [*container["args"], "--allow-prefix=/models"]
+    arguments = [*container["args"], "--allow-read=/models"]
     pod = cluster.start(COORDINATOR, [pods.ENTRYPOINT, *arguments],
                         volumes=[*volumes(data, "ro"), (store, "/var/lib/bearing", "rw")], environment=environment_of(container))
     pod.wait_for("serving")

@@ -156,7 +156,7 @@ def test_tls_or_plaintext_is_chosen_once(rendered, overlay, components):
     assert plain == (overlay == "local-cpu")
     assert any(a.startswith("--tls-cert=") for a in arguments) != plain
     assert any(a.startswith("--token-file=") for a in arguments) != plain
-    assert [a for a in arguments if a.startswith("--allow-prefix=")], "jobs could read and write anywhere"
+    assert [a for a in arguments if a.startswith("--allow-write=")], "jobs could read and write anywhere"
 
 
 def test_the_base_alone_refuses_to_serve():
