@@ -39,6 +39,7 @@ void AddSelectCommand(CommandLine& line);
 void AddSearchCommand(CommandLine& line);
 void AddEditCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);
+void AddDoctorCommand(CommandLine& line);
 void AddValidateCommand(CommandLine& line);
 void AddSubmitCommand(CommandLine& line);
 void AddListCommand(CommandLine& line);

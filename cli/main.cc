@@ -53,6 +53,7 @@ int Main(int argc, char** argv) {
   AddFetchCommand(line);
   AddWorkersCommand(line);
   AddTokenCommand(line);
+  AddDoctorCommand(line);
   AddVersionCommand(line);
   AddCompletionCommand(line);
   try {
