@@ -36,6 +36,7 @@ void AddReportCommands(CommandLine& line);  // report, compare
 void AddSelectCommand(CommandLine& line);
 void AddEditCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);
+void AddProbeCommand(CommandLine& line);
 void AddValidateCommand(CommandLine& line);
 void AddSubmitCommand(CommandLine& line);
 void AddListCommand(CommandLine& line);

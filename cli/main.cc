@@ -33,6 +33,7 @@ int Main(int argc, char** argv) {
   AddReportCommands(line);
   AddEditCommand(line);
   AddTraceCommand(line);
+  AddProbeCommand(line);
   AddValidateCommand(line);
   AddSubmitCommand(line);
   AddListCommand(line);

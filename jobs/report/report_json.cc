@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "jobs/report/geometry_section.h"
 #include "jobs/report/report.h"
 
 namespace bearing::jobs {
@@ -130,6 +131,9 @@ std::string RenderReportJson(const ReportData& data) {
       {"rates_by_category", CategoriesJson(data)},
       {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
   out["geometry"] = GeometryJson(data);
+  if (const ChosenCosines cosines = CosinesOfChosen(data); cosines.layers != nullptr) {
+    out["direction_cosines"] = {{"layers", *cosines.layers}, {"positions", *cosines.positions}};
+  }
   out["prompts"] = json::array();
   for (const auto& [name, counts] : data.prompt_counts) {
     out["prompts"].push_back({{"set", name}, {"given", counts.first}, {"kept", counts.second}});

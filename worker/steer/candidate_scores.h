@@ -5,6 +5,10 @@
 // * KL and bypass: ablation acts from the embedding on, so each candidate is a group of its own in the batch: the shared prefix
 //   once a candidate, then the prompts behind it.
 //
+// Long sets go through the tests in slabs of at most sharding::kSlabRows prompts: passes, scores by prompt and the baseline's
+// distribution are held of one slab, and memory does not grow with the sets. The baseline of several slabs is computed anew for
+// KL, one forward pass beside those of all candidates.
+//
 // A candidate here is an index into the caller's list: layer, raw mean difference (added), unit direction (ablated).
 #ifndef BEARING_WORKER_STEER_CANDIDATE_SCORES_H_
 #define BEARING_WORKER_STEER_CANDIDATE_SCORES_H_
@@ -18,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "sharding/memory_rules.h"
 #include "worker/model/decoder.h"
 #include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
@@ -32,9 +37,9 @@ struct CandidateVector {
 
 class CandidateScorer {
  public:
-  // Rows and replicas must outlive the scorer. `budget`: tokens a forward pass.
+  // Rows and replicas must outlive the scorer. `budget`: tokens a forward pass. `slab_rows`: for tests.
   CandidateScorer(Replicas& replicas, const Rows& positive, const Rows& negative, std::vector<int32_t> metric_tokens,
-                  int64_t budget);
+                  int64_t budget, int64_t slab_rows = sharding::kSlabRows);
 
   // Baseline metric of both sides and the negative side's distribution, needed by the tests below. One pass.
   absl::Status RunBaseline(const Replicas::Progress& progress = {});
@@ -57,12 +62,28 @@ class CandidateScorer {
   // A score of each row of a range, from their probabilities.
   using RowScore = std::function<absl::StatusOr<std::vector<double>>(RowRange, const at::Tensor&)>;
 
-  // The mean score of `rows` under the ablation of each candidate.
-  Scores RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const RowScore& score,
-                    const Replicas::Progress& progress);
+  // Slab `index` of a set; empty behind the last.
+  RowRange SlabOf(const Rows& rows, size_t index) const;
+
+  // What is done with a slab: sums of scores by candidate.
+  using SlabWork = std::function<Scores(RowRange slab, const Replicas::Progress& progress)>;
+  // The means over all prompts of `rows` of what `work` gives for each slab.
+  Scores MeanOverSlabs(const Rows& rows, const Replicas::Progress& progress, const SlabWork& work) const;
+
+  // Sums over a slab.
+  Scores RunInduce(absl::Span<const CandidateVector> candidates, const RowBatcher& batcher, RowRange slab,
+                   const Replicas::Progress& progress);
+  Scores RunAblated(absl::Span<const CandidateVector> candidates, const RowBatcher& batcher, RowRange slab,
+                    const RowScore& score, const Replicas::Progress& progress);
+  // The summed metrics of a slab of each side (either may be empty) as the model is, in one go; the distribution of the
+  // negative one is kept in baseline_NV_.
+  struct MetricSums {
+    double positive = 0, negative = 0;
+  };
+  absl::StatusOr<MetricSums> RunBaselineSlab(RowRange positive, RowRange negative, const Replicas::Progress& progress);
 
   // Tokens a pass: the budget, less where several replicas would else get too few passes each.
-  int64_t BudgetFor(size_t candidates, const RowBatcher& batcher, const Rows& rows) const;
+  int64_t BudgetFor(size_t candidates, const RowBatcher& batcher, RowRange slab) const;
 
   Replicas& replicas_;
   model::Decoder& decoder_;
@@ -70,9 +91,11 @@ class CandidateScorer {
   const Rows& negative_;
   std::vector<int32_t> metric_tokens_;
   int64_t budget_;
+  size_t slab_rows_;
   double positive_metric_ = 0;
   double negative_metric_ = 0;
-  at::Tensor baseline_NV_;  // Probabilities of the negative prompts, this rank's columns.
+  at::Tensor baseline_NV_;  // Probabilities of a slab of the negative prompts, this rank's columns.
+  RowRange baseline_slab_;  // Which.
 };
 
 }  // namespace bearing::steer
