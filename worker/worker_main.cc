@@ -1,5 +1,5 @@
-// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` runs prompts locally, `edit` writes a
-// direction into weights, `search` tunes what is removed, `calibrate` measures this machine.
+// bearing-worker: one process a rank. `serve` takes jobs from a coordinator, `trace` and `probe` run prompts locally, `edit`
+// writes a direction into weights, `search` tunes what is removed, `calibrate` measures this machine.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +17,7 @@
 #include "worker/edit/edit_command.h"
 #include "worker/edit_at_address.h"
 #include "worker/group_check.h"
+#include "worker/probe.h"
 #include "worker/search/run_search.h"
 #include "worker/search/search_options.h"
 #include "worker/serve.h"
@@ -64,6 +65,25 @@ absl::StatusOr<std::unique_ptr<bearing::comm::Communicator>> JoinGroup(bool mpi,
       break;
   }
   return bearing::comm::MpiCommunicator::Create({timeout});
+}
+
+void AddProbeOptions(CLI::App& command, bearing::worker::ProbeOptions& probe) {
+  command.add_option("--model", probe.model, "Model folder")->required();
+  command.add_option("--direction", probe.directions, "Direction file; may be given several times")->required();
+  CLI::Option* prompts = command.add_option("--prompts", probe.prompts, "Prompt file (json, jsonl, csv, txt)");
+  CLI::Option* ids = command.add_option("--token-ids", probe.token_ids, "JSON list of lists of token ids");
+  prompts->excludes(ids);
+  CLI::Option* compare = command.add_option("--compare", probe.compare, "A second set, in a file of the same kind");
+  command.add_option("--suffix", probe.suffix, "Or: the prompts with this behind them")->excludes(compare);
+  command.add_option("--column", probe.column, "Column or key of the prompts");
+  command.add_option("--count", probe.count, "Prompts of each file, from the start; 0 = all")->check(CLI::NonNegativeNumber);
+  command.add_option("--token-prompts", probe.token_prompts, "Prompts of each set that are probed token by token")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  command.add_option("--out", probe.out, "Folder, or a file that ends in .safetensors")->required();
+  command.add_option("--dtype", probe.dtype, "Compute type")
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
 }
 
 int Finish(bearing::comm::Communicator& comm, const absl::Status& status) {
@@ -138,6 +158,12 @@ int main(int argc, char** argv) {
   trace_command->add_option("--gemm", trace.gemm, "How products are computed; default: by the processor")
       ->check(CLI::IsMember({"plain", "packed", "widened", "widened-packed", "widened-blocks"}));
 
+  bearing::worker::ProbeOptions probe;
+  CLI::App* probe_command = app.add_subcommand("probe",
+                                               "Project prompts on directions.\nExample: bearing-worker probe --model DIR "
+                                               "--direction d.safetensors --prompts p.json --out FOLDER");
+  AddProbeOptions(*probe_command, probe);
+
   bearing::edit::EditCommandOptions edit;
   CLI::App* edit_command = app.add_subcommand("edit",
                                               "Write a direction into weights.\nExample: bearing-worker edit --model DIR "
@@ -179,7 +205,7 @@ int main(int argc, char** argv) {
                                                "Example: mpirun -n 2 bearing-worker check");
 
   std::string device = "auto";
-  for (CLI::App* command : {serve_command, trace_command, search_command, calibrate_command, check_command}) {
+  for (CLI::App* command : {serve_command, trace_command, probe_command, search_command, calibrate_command, check_command}) {
     command->add_option("--device", device, "Where to compute; auto = cuda where every rank has a device, else cpu")
         ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
         ->capture_default_str();
@@ -188,6 +214,9 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     if (*trace_command && trace.prompts.empty() && trace.token_ids.empty()) {
+      throw CLI::RequiredError("--prompts or --token-ids");
+    }
+    if (*probe_command && probe.prompts.empty() && probe.token_ids.empty()) {
       throw CLI::RequiredError("--prompts or --token-ids");
     }
   } catch (const CLI::ParseError& error) {
@@ -216,6 +245,7 @@ int main(int argc, char** argv) {
   }
   if (*trace_command) return Finish(group, bearing::worker::RunTrace(group, trace));
   if (*search_command) return Finish(group, bearing::worker::RunSearch(group, search));
+  if (*probe_command) return Finish(group, bearing::worker::RunProbe(group, probe));
   if (*calibrate_command) return Finish(group, bearing::worker::RunCalibrate(group, calibrate, placed->name));
   if (idle_seconds > 0) serve.exit_when_idle = absl::Seconds(idle_seconds);
   serve.security = bearing::rpc::WithEnvironment(serve.security);
