@@ -152,8 +152,8 @@ std::string CosineMatrices(const ReportData& data) {
     positions.row_labels.push_back(FormatFixed(p - count, 0));
     positions.column_labels.push_back(FormatFixed(p - count, 0));
   }
-  return Concat("<h3>", layers.title, "</h3>", ScrollFigure("Cosines of layers", RenderMatrix(layers)), "<h3>", positions.title,
-                "</h3>", ScrollFigure("Cosines of positions", RenderMatrix(positions)));
+  return Concat("<h3>", layers.title, "</h3>", ScrollBox("Cosines of layers", RenderMatrix(layers)), "<h3>", positions.title,
+                "</h3>", ScrollBox("Cosines of positions", RenderMatrix(positions)));
 }
 
 std::string GeometryTable(const ReportData& data) {
