@@ -41,6 +41,7 @@ int Main(int argc, char** argv) {
   AddSearchCommand(line);
   AddEditCommand(line);
   AddTraceCommand(line);
+  AddProbeCommand(line);
   AddValidateCommand(line);
   AddSubmitCommand(line);
   AddListCommand(line);
@@ -53,6 +54,7 @@ int Main(int argc, char** argv) {
   AddFetchCommand(line);
   AddWorkersCommand(line);
   AddTokenCommand(line);
+  AddDoctorCommand(line);
   AddVersionCommand(line);
   AddCompletionCommand(line);
   try {

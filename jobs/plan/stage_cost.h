@@ -3,9 +3,9 @@
 // Letters as in decoder_cost.h, and P positions, C candidates, n prompts of a set, M new tokens, r rows that decode together.
 //
 //   load       reads a rank's slices, converts them
-//   collect    one pass over both training sets, probabilities of n rows (twice when the concept's tokens are derived, since
-//              all residuals, 4 n L P D bytes of both sides shared out over the ranks, wait for them); with the filter one over
-//              the validation sets; the sums of each side meet in one all-reduce of 8 L P D bytes
+//   collect    one pass over both training sets, probabilities of n rows (when the concept's tokens are derived, twice of the
+//              first kTokenPrompts a side, whose residuals, 4 L P D bytes each, shared out over the ranks, wait for them); with
+//              the filter one over the validation sets; the sums of each side meet in one all-reduce of 8 L P D bytes
 //   select     one pass over both validation sets; induce: a pass over the negative ones and, for each of the C candidates,
 //              the blocks above its layer; KL: a pass over the negative ones for each candidate that induces; bypass: one over
 //              the positive ones for each candidate that is close

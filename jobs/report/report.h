@@ -72,6 +72,9 @@ struct ReportData {
   };
   std::vector<LayerGeometry> geometry;
   size_t geometry_positives = 0;
+  // Cosines of mean differences, [position][layer][layer] and [layer][position][position]; NaN where there is no direction.
+  using Matrices = std::vector<std::vector<std::vector<double>>>;
+  Matrices layer_cosines, position_cosines;
 
   std::vector<Completion> completions;
 

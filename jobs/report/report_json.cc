@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "jobs/report/cost_section.h"
+#include "jobs/report/geometry_section.h"
 #include "jobs/report/report.h"
 #include "jobs/report/report_sections.h"
 
@@ -139,6 +140,9 @@ std::string RenderReportJson(const ReportData& data) {
       {"rates_by_category", CategoriesJson(data)},
       {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
   for (const ReportNumbers& numbers : MoreReportNumbers()) out[std::string(numbers.key)] = numbers.json(data);
+  if (const ChosenCosines cosines = CosinesOfChosen(data); cosines.layers != nullptr) {
+    out["direction_cosines"] = {{"layers", *cosines.layers}, {"positions", *cosines.positions}};
+  }
   out["prompts"] = json::array();
   for (const auto& [name, counts] : data.prompt_counts) {
     out["prompts"].push_back({{"set", name}, {"given", counts.first}, {"kept", counts.second}});

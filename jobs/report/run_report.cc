@@ -1,5 +1,6 @@
 #include "jobs/report/run_report.h"
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -50,7 +51,23 @@ absl::Status TakeNorms(const std::string& means, ReportData& data) {
   return absl::OkStatus();
 }
 
+ReportData::Matrices MatricesOf(const Json& json) {
+  ReportData::Matrices all;
+  for (const Json& matrix : json) {
+    auto& rows = all.emplace_back();
+    for (const Json& row : matrix) {
+      auto& values = rows.emplace_back();
+      for (const Json& value : row) values.push_back(value.is_null() ? std::nan("") : value.get<double>());
+    }
+  }
+  return all;
+}
+
 absl::Status TakeGeometry(const Json& geometry, ReportData& data) {
+  if (geometry.contains("direction_cosines")) {  // Not in older runs.
+    data.layer_cosines = MatricesOf(geometry["direction_cosines"].at("layers"));
+    data.position_cosines = MatricesOf(geometry["direction_cosines"].at("positions"));
+  }
   data.geometry_positives = geometry.at("positive").size();
   const size_t prompts = data.geometry_positives + geometry.at("negative").size();
   for (const Json& row : geometry.at("layers")) {

@@ -21,10 +21,6 @@ namespace {
 using bearing::v1::STAGE_SELECT;
 using jobs::Candidate;
 
-// A mean difference with a norm under this share of the largest is zero, rounding aside: of template tokens that have seen no
-// instruction, before the first attention or because a sliding window ends behind it.
-constexpr double kZeroNorm = 1e-5;
-
 steer::Rows Pick(const steer::Rows& rows, const std::vector<int>& kept) {
   steer::Rows picked;
   for (const int i : kept) picked.push_back(rows.at(i));
@@ -114,7 +110,7 @@ class SelectStage {
     for (Candidate& candidate : candidates_) {
       const at::Tensor raw = difference_PLD_[num_positions_ + candidate.position][candidate.layer];
       candidate.norm = at::norm(raw).item<double>();
-      if (candidate.norm <= kZeroNorm * largest) candidate.norm = 0;
+      if (candidate.norm <= jobs::kZeroNormShare * largest) candidate.norm = 0;
       steer::CandidateVector vector;
       vector.layer = candidate.layer;
       vector.mean_difference = raw.to(at::kFloat).contiguous();

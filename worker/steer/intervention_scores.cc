@@ -23,21 +23,14 @@ absl::StatusOr<at::Tensor> ScoreTable::Merge(const Replicas& replicas) {
   return table_CN_;
 }
 
-absl::StatusOr<std::vector<double>> ScoreTable::Means(const Replicas& replicas) {
-  BEARING_ASSIGN_OR_RETURN(const at::Tensor table, Merge(replicas));
-  const at::Tensor means = at::mean(table, {1});
-  return std::vector<double>(means.const_data_ptr<double>(), means.const_data_ptr<double>() + means.numel());
-}
-
 absl::StatusOr<at::Tensor> ScoreInterventions(Replicas& replicas, absl::Span<const model::Intervention> interventions,
-                                              const Rows& rows, int64_t budget, const RowScore& score,
+                                              const RowBatcher& batcher, RowRange slab, int64_t budget, const RowScore& score,
                                               const Replicas::Progress& progress) {
-  ScoreTable scores(interventions.size(), rows.size());
-  if (interventions.empty() || rows.empty()) return scores.Merge(replicas);
+  ScoreTable scores(interventions.size(), slab.size());
+  if (interventions.empty() || slab.size() == 0) return scores.Merge(replicas);
   const model::Decoder& decoder = replicas.decoder();
-  const RowBatcher batcher(decoder.config(), rows, /*keep=*/1);
-  budget = replicas.Budget(budget, static_cast<int64_t>(interventions.size()) * batcher.TokensOf({0, rows.size()}));
-  const std::vector<RowRange> ranges = batcher.Cut(budget);
+  budget = replicas.Budget(budget, static_cast<int64_t>(interventions.size()) * batcher.TokensOf(slab));
+  const std::vector<RowRange> ranges = batcher.Cut(slab, budget);
   struct Unit {
     size_t intervention;
     RowRange range;
@@ -56,13 +49,13 @@ absl::StatusOr<at::Tensor> ScoreInterventions(Replicas& replicas, absl::Span<con
     }
   }
   for (size_t i = 0; i < passes.size(); ++i) {
-    passes[i].done = [&decoder, &units, &score, &scores, i](const at::Tensor& last) -> absl::Status {
+    passes[i].done = [&decoder, &units, &score, &scores, slab, i](const at::Tensor& last) -> absl::Status {
       BEARING_ASSIGN_OR_RETURN(const at::Tensor p, LocalProbabilities(decoder, last));
       int64_t row = 0;
       for (const Unit& unit : units[i]) {
         const auto n = static_cast<int64_t>(unit.range.size());
         BEARING_ASSIGN_OR_RETURN(const std::vector<double> of_rows, score(unit.range, p.narrow(0, row, n)));
-        scores.Put(unit.intervention, unit.range.begin, of_rows);
+        scores.Put(unit.intervention, unit.range.begin - slab.begin, of_rows);
         row += n;
       }
       return absl::OkStatus();

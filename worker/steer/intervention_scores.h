@@ -27,8 +27,6 @@ class ScoreTable {
 
   // All of them on every rank, [interventions, rows] fp64. Collective over all replicas.
   absl::StatusOr<at::Tensor> Merge(const Replicas& replicas);
-  // The mean over the rows of each intervention. Collective likewise.
-  absl::StatusOr<std::vector<double>> Means(const Replicas& replicas);
 
  private:
   at::Tensor table_CN_;
@@ -38,10 +36,10 @@ class ScoreTable {
 // the replica.
 using RowScore = std::function<absl::StatusOr<std::vector<double>>(RowRange range, const at::Tensor& probabilities_NV)>;
 
-// The score of each of `rows` under each intervention, [interventions, rows] fp64 on every rank. `budget`: tokens a forward
-// pass. Collective over all replicas.
+// The score of each row of `slab` under each intervention, [interventions, rows of the slab] fp64 on every rank. Ranges that
+// `score` gets are of the batcher's rows. `budget`: tokens a forward pass. Collective over all replicas.
 absl::StatusOr<at::Tensor> ScoreInterventions(Replicas& replicas, absl::Span<const model::Intervention> interventions,
-                                              const Rows& rows, int64_t budget, const RowScore& score,
+                                              const RowBatcher& batcher, RowRange slab, int64_t budget, const RowScore& score,
                                               const Replicas::Progress& progress = {});
 
 }  // namespace bearing::steer
