@@ -83,7 +83,6 @@ def volumes(data, mode="rw"):
 
 
 def start_coordinator(cluster, data, tmp_path, overlay="local-cpu"):
-    manifests.skip_before_the_service_has_its_ports()
     store = tmp_path / "store"
     store.mkdir()
     os.chown(store, pods.USER, pods.USER)
@@ -184,7 +183,6 @@ def test_coordinator_and_a_group_in_one_container(cluster, network, data, tmp_pa
 
 
 def test_the_base_alone_does_not_serve(cluster):
-    manifests.skip_before_the_service_has_its_ports()
     container = next(iter(manifests.pods(manifests.render(manifests.K8S / "base")))).container
     pod = cluster.start(COORDINATOR, [pods.ENTRYPOINT, *container["args"]], environment=environment_of(container))
     assert pod.wait(20) == 2, pod.text
