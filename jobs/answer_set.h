@@ -23,8 +23,8 @@ struct AnswerItem {
 // JSON lines with question and answer (texts, or a number as the answer). InvalidArgument with file and line.
 absl::StatusOr<std::vector<AnswerItem>> LoadAnswers(const std::string& path, int count);
 
-// The first number behind the last "####" of `text`; where there is none, the last number of all. In one spelling: without dollar
-// signs, thousands commas, leading zeros, zeros at the end of a fraction, and "-0". Empty: no number.
+// The first number behind the last "####" of `text`; where there is none, the last number of all. In one spelling: without
+// dollar signs, thousands commas, leading zeros, zeros at the end of a fraction, and "-0". Empty: no number.
 std::string ExtractNumber(std::string_view text);
 
 // What is taken out of a text. Thread-safe.

@@ -22,7 +22,7 @@ namespace {
 
 using Result = Finding::Result;
 
-constexpr absl::Duration kPatience = absl::Minutes(2);
+constexpr absl::Duration kLaunchPatience = absl::Minutes(2);
 constexpr int kLogLines = 12;
 constexpr int64_t kLittleMemory = int64_t{1} << 30;
 
@@ -104,7 +104,7 @@ std::vector<Finding> CheckGroup(const GroupOptions& options) {
     findings.push_back(RanksBroken(OneLine(std::string(child.status().message()))));
     return findings;
   }
-  const absl::Time deadline = absl::Now() + kPatience;
+  const absl::Time deadline = absl::Now() + kLaunchPatience;
   std::optional<int> ended = child->Poll();
   while (!ended.has_value() && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(20));

@@ -19,7 +19,7 @@ namespace {
 
 using Result = Finding::Result;
 
-constexpr absl::Duration kPatience = absl::Seconds(10);
+constexpr absl::Duration kDatePatience = absl::Seconds(10);
 constexpr absl::Duration kNoticeable = absl::Seconds(5);
 constexpr absl::Duration kRefused = absl::Minutes(5);
 
@@ -102,7 +102,7 @@ Finding CheckClock(const std::string& url) {
   if (!address.ok())
     return {"clock", Result::kBroken, OneLine(std::string(address.status().message())), "name it as --clock https://HOST"};
   const std::string name = absl::StrCat(address->host, ":", address->port);
-  const absl::StatusOr<ServerDate> date = AskServerDate(*address, kPatience);
+  const absl::StatusOr<ServerDate> date = AskServerDate(*address, kDatePatience);
   if (!date.ok()) {
     return {"clock", Result::kSkipped, absl::StrCat("not compared: ", OneLine(std::string(date.status().message()))), ""};
   }

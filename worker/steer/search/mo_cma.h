@@ -4,8 +4,8 @@
 // offspring in (Voss, Hansen and Igel 2010, "Improved step size adaptation for the MO-CMA-ES", GECCO).
 //
 // Ask and tell: a whole generation is asked for at once, so that it can be scored in few forward passes. Results
-// only bring the individuals into an order, so their last bits decide nothing unless two are equal but for them. The same options
-// and results give the same points, on every machine with the same mathematical library. Not thread-safe.
+// only bring the individuals into an order, so their last bits decide nothing unless two are equal but for them. The same
+// options and results give the same points, on every machine with the same mathematical library. Not thread-safe.
 #ifndef BEARING_WORKER_STEER_SEARCH_MO_CMA_H_
 #define BEARING_WORKER_STEER_SEARCH_MO_CMA_H_
 
