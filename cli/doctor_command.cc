@@ -39,7 +39,7 @@ std::vector<Finding> Examine(const DoctorOptions& options, const Globals& global
   if (!options.out.empty()) findings.push_back(CheckDisk("output", options.out, kEnoughDisk));
   findings.push_back(CheckDirectIo(options.out.empty() ? scratch : options.out));
   for (const std::string& address : options.listen) findings.push_back(CheckPort(address));
-  if (globals.server_given) findings.push_back(CheckServer(globals.server));
+  if (globals.server_given) findings.push_back(CheckServer(globals.server, globals.security));
   for (const std::string& address : options.storage) findings.push_back(CheckStorage(address, options.write));
   findings.push_back(CheckClockService());
   std::string clock = options.clock;

@@ -85,13 +85,16 @@ Finding CheckStorage(const std::string& address, bool write) {
   return {check, Result::kOk, write ? "written, read and deleted" : "reached", ""};
 }
 
-Finding CheckServer(const std::string& server) {
-  JobsClient client(server);
+Finding CheckServer(const std::string& server, const rpc::ClientSecurity& security) {
+  JobsClient client(server, security);
   const absl::StatusOr<std::string> version = client.Version();
   const std::string check = absl::StrCat("server ", OneLine(server));
   if (version.ok()) return {check, Result::kOk, absl::StrCat("answers, version ", OneLine(*version)), ""};
-  return {check, Result::kBroken, OneLine(std::string(version.status().message())),
-          "start bearing-coordinator there, or name another one with --server"};
+  return {
+      check, Result::kBroken, OneLine(std::string(version.status().message())),
+      absl::IsUnauthenticated(version.status()) || absl::IsPermissionDenied(version.status())
+          ? "give a token that the server knows with --token-file (docs/operations.md)"
+          : "start bearing-coordinator there, name another one with --server, or, where it has TLS, give --ca-file or --tls"};
 }
 
 Finding CheckClock(const std::string& url) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/doctor/finding.h"
+#include "rpc/client_security.h"
 
 namespace bearing::cli {
 
@@ -12,8 +13,8 @@ namespace bearing::cli {
 // small object there. What a store says about credentials is told, credentials never are.
 Finding CheckStorage(const std::string& address, bool write);
 
-// Does a server answer there?
-Finding CheckServer(const std::string& server);
+// Does a server answer there, over TLS and to the token where these are given?
+Finding CheckServer(const std::string& server, const rpc::ClientSecurity& security);
 
 // This machine's clock against a web server's. Signatures of requests are refused by S3 beyond 15 minutes, tokens and
 // certificates earlier: a warning from 5 seconds, broken from 5 minutes.

@@ -103,12 +103,3 @@ def all_sets():
     for overlay, extra in itertools.product(OVERLAYS, [(), *((name,) for name in OPTIONAL), tuple(OPTIONAL)]):
         # The two clouds annotate the same accounts.
         yield overlay, tuple(name for name in extra if len(extra) == 1 or name != "gke-workload-identity")
-
-
-def skip_before_the_service_has_its_ports():
-    """Programs that were built before the coordinator got health, metrics and workers on ports of their own."""
-    if not (BIN / "bearing-coordinator").exists():
-        pytest.skip(f"not built: {BIN / 'bearing-coordinator'}")
-    help_text = subprocess.run([BIN / "bearing-coordinator", "--help"], capture_output=True, text=True).stdout
-    if "--health-listen" not in help_text:
-        pytest.skip("this coordinator has no --health-listen")

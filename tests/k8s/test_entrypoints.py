@@ -3,6 +3,7 @@ read-only root. A coordinator, a group in one container, and an MPIJob's launche
 jobs of a tiny model."""
 
 import base64
+import dataclasses
 import json
 import os
 import shutil
@@ -82,22 +83,21 @@ def volumes(data, mode="rw"):
     return [(support.TINY, "/models", "ro"), (data, "/data", mode)]
 
 
-def start_coordinator(cluster, data, tmp_path, overlay="local-cpu"):
-    manifests.skip_before_the_service_has_its_ports()
+def start_coordinator(cluster, data, tmp_path, overlay="local-cpu", secrets=()):
     store = tmp_path / "store"
     store.mkdir()
     os.chown(store, pods.USER, pods.USER)
     container = template(overlay, "StatefulSet/bearing-coordinator")
-    arguments = [*container["args"], "--allow-read=/models"]
-    pod = cluster.start(COORDINATOR, [pods.ENTRYPOINT, *arguments],
-                        volumes=[*volumes(data, "ro"), (store, "/var/lib/bearing", "rw")], environment=environment_of(container))
+    arguments = [*container["args"], "--allow-read=/models", "--allow-write=/data"]
+    pod = cluster.start(COORDINATOR, [pods.ENTRYPOINT, *arguments], environment=environment_of(container),
+                        volumes=[*volumes(data, "ro"), *secrets, (store, "/var/lib/bearing", "rw")])
     pod.wait_for("serving")
     return pod
 
 
-def run_job(cluster, data):
+def run_job(cluster, data, *options, secrets=()):
     done = cluster.start(CLIENT, [pods.ENTRYPOINT, "bearing", "submit", "-f", "/data/job.json", "--watch", "--server",
-                                  f"{COORDINATOR}:7070"], volumes=volumes(data))
+                                  f"{COORDINATOR}:7070", *options], volumes=[*volumes(data), *secrets])
     assert done.wait(120) == 0, done.text
     manifest = support.read_json(data / "out/manifest.json")
     assert {"report.html", "direction.safetensors", "checkpoint/config.json"} <= {f["name"] for f in manifest["files"]}
@@ -115,6 +115,36 @@ def keys(tmp_path, name="keys"):
         path.chmod(0o644)
     folder.chmod(0o755)
     return folder
+
+
+@dataclasses.dataclass
+class Secrets:
+    """As k8s/README.md makes them, mounted as the component tls does."""
+    coordinator: list
+    workers: list
+    client: list
+
+
+def make_secrets(tmp_path):
+    folder = tmp_path / "secrets"
+    for name in ("tls", "ca", "tokens", "worker", "client"):
+        (folder / name).mkdir(parents=True)
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    pods.run("openssl", "req", "-x509", *new_key, "-days", "3650", "-subj", "/CN=bearing-ca", "-keyout", folder / "ca.key", "-out",
+             folder / "ca/ca.crt")
+    pods.run("openssl", "req", *new_key, "-subj", "/CN=bearing-coordinator", "-keyout", folder / "tls/tls.key", "-out", folder / "tls.csr")
+    (folder / "names").write_text(f"subjectAltName=DNS:{COORDINATOR},DNS:localhost")
+    pods.run("openssl", "x509", "-req", "-in", folder / "tls.csr", "-CA", folder / "ca/ca.crt", "-CAkey", folder / "ca.key",
+             "-CAcreateserial", "-days", "365", "-out", folder / "tls/tls.crt", "-extfile", folder / "names")
+    for name, scope, out in (("group", "worker", "worker/token"), ("alice", "submit", "client/token")):
+        pods.run(pods.BIN / "bearing", "token", "create", "--name", name, "--scope", scope, "--expires", "never", "--out", folder / out,
+                 "--append", folder / "tokens/tokens")
+    for path in folder.rglob("*"):  # fsGroup and defaultMode 0440.
+        os.chown(path, 0, pods.USER)
+        path.chmod(0o750 if path.is_dir() else 0o440)
+    ca = (folder / "ca", "/etc/bearing/tls", "ro")
+    return Secrets([(folder / "tls", "/etc/bearing/tls", "ro"), (folder / "tokens", "/etc/bearing/tokens", "ro")],
+                   [ca, (folder / "worker", "/etc/bearing/token", "ro")], [ca, (folder / "client", "/etc/bearing/token", "ro")])
 
 
 def start_workers(cluster, tmp_path, key_folders, extra_volumes=(), extra_environment=None, programs=None):
@@ -184,7 +214,6 @@ def test_coordinator_and_a_group_in_one_container(cluster, network, data, tmp_pa
 
 
 def test_the_base_alone_does_not_serve(cluster):
-    manifests.skip_before_the_service_has_its_ports()
     container = next(iter(manifests.pods(manifests.render(manifests.K8S / "base")))).container
     pod = cluster.start(COORDINATOR, [pods.ENTRYPOINT, *container["args"]], environment=environment_of(container))
     assert pod.wait(20) == 2, pod.text
@@ -192,13 +221,13 @@ def test_the_base_alone_does_not_serve(cluster):
 
 
 def test_an_mpijob_runs_a_job_over_two_hosts(cluster, data, tmp_path):
-    start_coordinator(cluster, data, tmp_path)
-    folder = keys(tmp_path)
-    workers = start_workers(cluster, tmp_path, [folder, folder], extra_volumes=volumes(data))
-    arguments = replaced(template("mpijob", "MPIJob/bearing-group/Launcher")["args"], device="cpu", exit_when_idle=3,
-                         ca_file=None, token_file=None)
+    """With TLS and tokens, all as in the overlay but for the device and the time to wait."""
+    secrets, folder = make_secrets(tmp_path), keys(tmp_path)
+    start_coordinator(cluster, data, tmp_path, "mpijob", secrets.coordinator)
+    workers = start_workers(cluster, tmp_path, [folder, folder], extra_volumes=[*volumes(data), *secrets.workers])
+    arguments = replaced(template("mpijob", "MPIJob/bearing-group/Launcher")["args"], device="cpu", exit_when_idle=3)
     launcher = start_launcher(cluster, tmp_path, folder, arguments)
-    run_job(cluster, data)
+    run_job(cluster, data, "--ca-file", "/etc/bearing/tls/ca.crt", "--token-file", "/etc/bearing/token/token", secrets=secrets.client)
     assert launcher.wait(60) == 0, launcher.text
     assert "of 2 rank(s)" in launcher.text and "succeeded" in launcher.text
     for pod in workers:  # They wait for the next launcher until the operator takes them away.

@@ -192,7 +192,6 @@ def test_what_each_component_is_for_arrives(rendered):
 @pytest.mark.parametrize("overlay", manifests.OVERLAYS)
 def test_the_programs_take_the_arguments(rendered, overlay, tmp_path):
     """The programs themselves parse what the manifests give them."""
-    manifests.skip_before_the_service_has_its_ports()
     programs = {"coordinator": "bearing-coordinator", "group": "bearing-worker", "launcher": "bearing-worker"}
     seen = 0
     for pod in manifests.pods(rendered(overlay, ())):

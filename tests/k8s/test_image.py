@@ -1,0 +1,90 @@
+"""What goes into the image: programs that find libtorch beside themselves wherever they are put, and the list of parts."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+import manifests
+
+IMAGE = manifests.K8S / "image"
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    if missing := [tool for tool in ("patchelf", "strip") if shutil.which(tool) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)} (Debian: patchelf binutils)")
+    if not (manifests.BIN / "bearing-worker").exists():
+        pytest.skip(f"not built: {manifests.BIN}/bearing-worker")
+    site = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
+    # Not below /tmp's usual places alone: the folder's name must not matter.
+    folder = tmp_path_factory.mktemp("collect") / f"any where {uuid.uuid4().hex[:4]}"
+    done = subprocess.run([IMAGE / "collect", manifests.BIN, site, "cpu", folder], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_the_programs_run_where_they_are_put(collected):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "OMPI_", "PMIX_"))}
+    for name in ("bearing", "bearing-coordinator", "bearing-worker"):
+        linked = subprocess.run(["ldd", collected / "bin" / name], capture_output=True, text=True, env=clean).stdout
+        assert "not found" not in linked and ".cache" not in linked and sys.prefix not in linked, linked
+    done = subprocess.run([collected / "bin/bearing-worker", "check", "--device", "cpu"], capture_output=True, text=True, env=clean,
+                          timeout=60)
+    assert done.returncode == 0 and json.loads(done.stdout)["ranks"] == 1, done.stdout + done.stderr
+
+
+def test_the_cpu_variant_has_no_gpu_half(collected):
+    names = {path.name for path in collected.rglob("*.so*")}
+    assert "libtorch_cpu.so" in names and not {"libtorch_cuda.so", "libbearing_cuda.so"} & names
+    assert sum(path.stat().st_size for path in collected.rglob("*") if path.is_file()) < 700e6
+
+
+def test_the_list_of_parts(collected, tmp_path):
+    status = Path("/var/lib/dpkg/status")
+    if not status.exists():
+        pytest.skip("no dpkg here")
+    out = tmp_path / "sbom.json"
+    command = [sys.executable, IMAGE / "sbom.py", "--dpkg", status, "--cargo", manifests.ROOT / "bridge/Cargo.lock", "--programs",
+               collected, "--out", out]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    first = out.read_bytes()
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    assert out.read_bytes() == first
+    document = json.loads(first)
+    # What SPDX 2.3 asks of every document, package and file.
+    assert document["spdxVersion"] == "SPDX-2.3" and document["dataLicense"] == "CC0-1.0" and document["SPDXID"] == "SPDXRef-DOCUMENT"
+    assert document["creationInfo"]["created"] == "2023-11-14T22:13:20Z"
+    parts = document["packages"] + document["files"]
+    identifiers = [part["SPDXID"] for part in parts]
+    assert len(set(identifiers)) == len(identifiers)
+    assert all(re.fullmatch(r"SPDXRef-[A-Za-z0-9.-]+", identifier) for identifier in identifiers)
+    assert all(package["name"] and package["downloadLocation"] for package in document["packages"])
+    known = {*identifiers, "SPDXRef-DOCUMENT"}
+    for relation in document["relationships"]:
+        assert {relation["spdxElementId"], relation["relatedSpdxElement"]} <= known
+    assert {relation["relatedSpdxElement"] for relation in document["relationships"]} == set(identifiers)
+    locators = {reference["referenceLocator"] for package in document["packages"] for reference in package["externalRefs"]}
+    versions = dict(line.split("==") for line in (manifests.ROOT / "scripts/requirements.txt").read_text().splitlines()
+                    if line.startswith("torch=="))
+    assert f"pkg:pypi/torch@{versions['torch']}" in locators
+    assert any(locator.startswith("pkg:cargo/tokenizers@") for locator in locators)
+    assert any(locator.startswith("pkg:deb/debian/openmpi-bin@") for locator in locators)
+    files = {file["fileName"]: file["checksums"][0]["checksumValue"] for file in document["files"]}
+    sums = subprocess.run(["sha256sum", collected / "bin/bearing"], capture_output=True, text=True, check=True).stdout
+    assert files["./opt/bearing/bin/bearing"] == sums.split()[0].removeprefix("\\")
+
+
+@pytest.mark.parametrize("arguments, complaint", [(["a", "b"], "collect BIN SITE_PACKAGES cpu|cuda OUT"),
+                                                  (["a", "b", "tpu", "c"], 'must be cpu or cuda: "tpu"')])
+def test_wrong_arguments_are_named(arguments, complaint):
+    done = subprocess.run([IMAGE / "collect", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and complaint in done.stderr
