@@ -36,8 +36,11 @@ void AddRunCommand(CommandLine& line);
 void AddPlanCommand(CommandLine& line);
 void AddReportCommands(CommandLine& line);  // report, compare
 void AddSelectCommand(CommandLine& line);
+void AddSearchCommand(CommandLine& line);
 void AddEditCommand(CommandLine& line);
 void AddTraceCommand(CommandLine& line);
+void AddDoctorCommand(CommandLine& line);
+void AddProbeCommand(CommandLine& line);
 void AddValidateCommand(CommandLine& line);
 void AddSubmitCommand(CommandLine& line);
 void AddListCommand(CommandLine& line);

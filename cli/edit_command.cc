@@ -19,6 +19,8 @@ namespace {
 struct EditOptions {
   std::string model;
   std::vector<std::string> directions;
+  std::string search;
+  int point = -1;
   std::string out;
   std::string form;
   std::string quantized;
@@ -55,6 +57,15 @@ absl::Status CheckEdit(const EditOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("--model: no such folder: ", options.model));
   }
   for (const std::string& path : options.directions) BEARING_RETURN_IF_ERROR(CheckFile("--direction", path));
+  if (options.search.empty() && options.directions.empty()) {
+    return absl::InvalidArgumentError("--direction is needed, or --search with --point");
+  }
+  if (options.search.empty() == (options.point >= 0)) {
+    return absl::InvalidArgumentError("--search and --point go together: a point of the search is edited into the weights");
+  }
+  if (!options.search.empty() && !std::filesystem::is_regular_file(options.search, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--search: no such file: ", options.search));
+  }
   if (!options.negative_mean.empty()) BEARING_RETURN_IF_ERROR(CheckFile("--negative-mean", options.negative_mean));
   if (options.overwrite && !options.form.empty() && options.form != "checkpoint") {
     return absl::InvalidArgumentError(absl::StrCat("--overwrite: only a checkpoint is replaced, and --form is ", options.form));
@@ -86,6 +97,8 @@ std::vector<std::string> EditArguments(const EditOptions& options, const Globals
     for (const std::string& value : values) append(flag, value);
   };
   append_all("--direction", options.directions);
+  append("--search", options.search);
+  if (options.point >= 0) append("--point", absl::StrCat(options.point));
   append("--out", options.out);
   append("--form", options.form);
   append("--quantized", options.quantized);
@@ -128,8 +141,9 @@ void AddEditCommand(CommandLine& line) {
       ->add_option(
           "--direction", options->directions,
           "Direction file: safetensors, or direction.pt of the reference; several are removed as one basis (repeatable)")
-      ->required()
       ->allow_extra_args(false);
+  command->add_option("--search", options->search, "search.json of `bearing search`: a point of it, instead of a direction");
+  command->add_option("--point", options->point, "Number of the point in the search")->check(CLI::Range(0, 100000));
   command->add_option("--out", options->out, "Folder or address to write (a file with --form control-vector and direction)");
   command->add_option("--form", options->form, "What is written (default: checkpoint)")
       ->check(CLI::IsMember({"checkpoint", "lora", "control-vector", "direction"}));
@@ -168,6 +182,7 @@ void AddEditCommand(CommandLine& line) {
       "defines every variant and form.\n\n"
       "Example:\n  bearing edit --model MODEL --direction out/direction.safetensors --out EDITED --ranks 2\n"
       "  bearing edit --model MODEL --direction out/direction.safetensors --dry-run\n"
+      "  bearing edit --model MODEL --search out/search/search.json --point 2 --out EDITED\n"
       "  bearing edit --model MODEL --direction direction.pt --out ADAPTER --form lora --layers 10-20 --strength 0.8");
   command->callback([&line, options] { line.action = [&line, options] { return Edit(*options, line.globals); }; });
 }

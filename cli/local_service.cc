@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -119,8 +120,13 @@ absl::Status LocalService::StartWorkers() {
   const std::vector<std::string> arguments =
       MpirunArguments({.mpirun = options_.mpirun, .ranks = options_.ranks, .is_root = geteuid() == 0},
                       BehindKillLauncher({options_.worker, "serve", "--coordinator", address_, "--device", options_.device}));
-  absl::StatusOr<ChildProcess> child = ChildProcess::Start(
-      {.arguments = BehindLauncher(arguments), .environment = ThreadEnvironment(options_.threads), .log_path = worker_log()});
+  std::map<std::string, std::string> environment = ThreadEnvironment(options_.threads);
+  // The credentials of whoever calls are for another server: this one is on loopback, in plaintext, without tokens.
+  for (const char* name : {"BEARING_CA_FILE", "BEARING_CERT_FILE", "BEARING_KEY_FILE", "BEARING_TOKEN_FILE", "BEARING_TLS"}) {
+    environment[name] = "";
+  }
+  absl::StatusOr<ChildProcess> child =
+      ChildProcess::Start({.arguments = BehindLauncher(arguments), .environment = environment, .log_path = worker_log()});
   if (!child.ok()) return child.status();
   workers_.emplace(*std::move(child));
   return absl::OkStatus();

@@ -38,8 +38,10 @@ int Main(int argc, char** argv) {
   AddPlanCommand(line);
   AddSelectCommand(line);
   AddReportCommands(line);
+  AddSearchCommand(line);
   AddEditCommand(line);
   AddTraceCommand(line);
+  AddProbeCommand(line);
   AddValidateCommand(line);
   AddSubmitCommand(line);
   AddListCommand(line);
@@ -52,6 +54,7 @@ int Main(int argc, char** argv) {
   AddFetchCommand(line);
   AddWorkersCommand(line);
   AddTokenCommand(line);
+  AddDoctorCommand(line);
   AddVersionCommand(line);
   AddCompletionCommand(line);
   try {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "jobs/conversation_check.h"
 #include "jobs/job_spec.h"
+#include "jobs/judge/judge_check.h"
 #include "sharding/checkpoint_reader.h"
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
@@ -27,6 +28,12 @@ void MakePathsAbsolute(bearing::v1::JobSpec& spec) {
   if (spec.has_model()) {
     MakeAbsolute(spec.mutable_model()->mutable_path());
     MakeAbsolute(spec.mutable_model()->mutable_chat_template());
+  }
+  for (bearing::v1::Judge& judge : *spec.mutable_judges()) {
+    if (!judge.has_model()) continue;
+    MakeAbsolute(judge.mutable_model()->mutable_path());
+    MakeAbsolute(judge.mutable_model()->mutable_prompt_file());
+    MakeAbsolute(judge.mutable_model()->mutable_chat_template());
   }
   if (!spec.has_prompts()) return;
   bearing::v1::Prompts& prompts = *spec.mutable_prompts();
@@ -68,7 +75,8 @@ absl::Status CheckFiles(const bearing::v1::JobSpec& spec, int ranks) {
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<sharding::CheckpointReader> model, source->OpenCheckpoint());
   BEARING_RETURN_IF_ERROR(
       sharding::MakeShardPlan(model->config(), model->layout(), jobs::TensorParallel(spec, std::max(ranks, 1))).status());
-  return jobs::CheckConversation(spec, *source, model->config().vocab_size);
+  BEARING_RETURN_IF_ERROR(jobs::CheckConversation(spec, *source, model->config().vocab_size));
+  return jobs::CheckJudgeModels(spec, jobs::TensorParallel(spec, std::max(ranks, 1)), model->config().vocab_size);
 }
 
 }  // namespace bearing::cli

@@ -23,6 +23,9 @@ struct TraceOptions {
   std::string out;
   std::string dtype;
   std::string ablate;
+  std::vector<std::string> strengths;
+  std::vector<std::string> layer_strengths;
+  std::string layers;
   std::string add;
   std::string device;
   int layer = -1;
@@ -67,6 +70,9 @@ std::vector<std::string> WorkerArguments(const TraceOptions& options) {
   append("--token-ids", options.token_ids);
   append("--dtype", options.dtype);
   append("--ablate", options.ablate);
+  for (const std::string& value : options.strengths) all.push_back(absl::StrCat("--strength=", value));
+  for (const std::string& value : options.layer_strengths) all.push_back(absl::StrCat("--layer-strength=", value));
+  append("--layers", options.layers);
   append("--add", options.add);
   append("--device", options.device);
   if (options.layer >= 0) append("--layer", absl::StrCat(options.layer));
@@ -93,6 +99,13 @@ void AddTraceCommand(CommandLine& line) {
   command->add_option("--dtype", options->dtype, "What the forward pass computes in")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
   command->add_option("--ablate", options->ablate, "Direction file to remove at every layer");
+  for (CLI::Option* strength :
+       {command->add_option("--strength", options->strengths,
+                            "Share of it that is removed, as `bearing edit` takes it (repeatable)"),
+        command->add_option("--layer-strength", options->layer_strengths, "LAYER=NUMBER, a factor of a layer (repeatable)"),
+        command->add_option("--layers", options->layers, "Remove it in these layers only, FIRST-LAST")}) {
+    strength->needs("--ablate")->allow_extra_args(false);
+  }
   command->add_option("--add", options->add, "Direction file to add, at --layer");
   command->add_option("--device", options->device, "Where to compute (default auto: a GPU a rank where there are enough)")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));

@@ -9,6 +9,7 @@
 #include "jobs/conversation_check.h"
 #include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
+#include "jobs/judge/judge_check.h"
 #include "jobs/prompt_fields.h"
 #include "sharding/checkpoint_reader.h"
 #include "sharding/dtype.h"
@@ -51,6 +52,13 @@ std::vector<jobs::FieldViolation> RelativePaths(const JobSpec& spec) {
   JobSpec copy = spec;
   for (const jobs::CostFile& cost : jobs::CostFiles(copy)) check(cost.field, *cost.file);
   check("output", spec.output());
+  for (int i = 0; i < spec.judges_size(); ++i) {
+    const bearing::v1::JudgeModel& model = spec.judges(i).model();
+    const std::string group = absl::StrCat("judges[", i, "].model.");
+    check(group + "path", model.path());
+    check(group + "prompt_file", model.prompt_file());
+    check(group + "chat_template", model.chat_template());
+  }
   return violations;
 }
 
@@ -109,6 +117,9 @@ class FileJobChecker final : public JobChecker {
     BEARING_RETURN_IF_ERROR(proceed());
     BEARING_RETURN_IF_ERROR(
         ConversationError(jobs::CheckConversation(*spec, *model.source, model.reader->config().vocab_size)));
+    BEARING_RETURN_IF_ERROR(proceed());
+    const int ranks = jobs::TensorParallel(*spec, spec->ranks());
+    BEARING_RETURN_IF_ERROR(jobs::CheckJudgeModels(*spec, ranks, model.reader->config().vocab_size));
     return proceed();
   }
 

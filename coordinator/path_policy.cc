@@ -23,6 +23,44 @@ using google::protobuf::Message;
 
 // Entries of a folder that are looked at for links; a folder with more is refused.
 constexpr int kMostEntries = 100'000;
+// As the kernel follows.
+constexpr int kMostLinks = 40;
+
+// The path with every link followed, also those that lead to what is not there (yet), and every ".." taken.
+absl::StatusOr<fs::path> Resolve(const fs::path& path) {
+  std::vector<fs::path> left;  // The next part last.
+  const auto push = [&left](const fs::path& more) {
+    const std::vector<fs::path> parts(more.begin(), more.end());
+    left.insert(left.end(), parts.rbegin(), parts.rend());
+  };
+  push(path);
+  fs::path resolved = "/";
+  int links = 0;
+  while (!left.empty()) {
+    const fs::path part = left.back();
+    left.pop_back();
+    if (part.empty() || part == "." || part == "/") continue;
+    if (part == "..") {
+      resolved = resolved.parent_path();
+      continue;
+    }
+    std::error_code error;
+    const fs::path next = resolved / part;
+    const fs::file_status status = fs::symlink_status(next, error);
+    if (error && status.type() != fs::file_type::not_found) {
+      return absl::InvalidArgumentError(absl::StrCat("cannot be followed: ", error.message()));
+    }
+    if (status.type() != fs::file_type::symlink) {
+      resolved = next;
+      continue;
+    }
+    const fs::path target = fs::read_symlink(next, error);
+    if (error || ++links > kMostLinks) return absl::InvalidArgumentError("cannot be followed: its links lead nowhere");
+    if (target.is_absolute()) resolved = "/";
+    push(target);
+  }
+  return resolved;
+}
 
 // The canonical form of a path or an address, without a slash at its end; paths keep "/" alone as "".
 absl::StatusOr<std::string> Canonical(const std::string& text) {
@@ -33,10 +71,8 @@ absl::StatusOr<std::string> Canonical(const std::string& text) {
     path = uri.ToString();
   }
   if (path.empty() || path.front() != '/') return absl::InvalidArgumentError("must be an absolute path or an address");
-  std::error_code error;
-  std::string canonical = fs::weakly_canonical(path, error).string();
-  // Not for want of a file, but because the way to it cannot be followed.
-  if (error) return absl::InvalidArgumentError(absl::StrCat("cannot be followed: ", error.message()));
+  BEARING_ASSIGN_OR_RETURN(const fs::path resolved, Resolve(path));
+  std::string canonical = resolved.string();
   while (!canonical.empty() && canonical.back() == '/') canonical.pop_back();
   return canonical;
 }
@@ -108,7 +144,12 @@ absl::Status ForEachText(const Message& message, const std::string& prefix,
 
 // Words that a model says may start with a slash.
 bool IsProse(const std::string& field) {
-  return absl::StartsWith(field, "concept.markers") || absl::StartsWith(field, "concept.tokens") || field == "prompts.system";
+  if (absl::StartsWith(field, "judges[")) {
+    return !absl::EndsWith(field, ".path") && !absl::EndsWith(field, ".prompt_file") &&
+           !absl::EndsWith(field, ".chat_template");
+  }
+  return absl::StartsWith(field, "concept.markers") || absl::StartsWith(field, "concept.tokens") ||
+         absl::StartsWith(field, "evaluate.stop") || field == "prompts.system";
 }
 
 }  // namespace

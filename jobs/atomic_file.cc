@@ -23,6 +23,7 @@ namespace bearing::jobs {
 namespace {
 
 constexpr int64_t kMaxFileBytes = 1 << 30;
+constexpr size_t kPendingBytes = 1 << 20;
 
 namespace fs = std::filesystem;
 
@@ -75,6 +76,36 @@ absl::Status CreateFileAtomically(const std::string& path, std::string_view cont
   if (exists) return absl::AlreadyExistsError(Concat("the file exists: file=", path));
   BEARING_RETURN_IF_ERROR(error);
   return sharding::SyncFolder(FolderOf(path));
+}
+
+absl::StatusOr<std::unique_ptr<AtomicFile>> AtomicFile::Create(const std::string& path) {
+  std::string temporary = TemporaryBeside(path);
+  BEARING_ASSIGN_OR_RETURN(sharding::FileDescriptor file, sharding::CreateNewFile(temporary));
+  return std::unique_ptr<AtomicFile>(new AtomicFile(path, std::move(temporary), std::move(file)));
+}
+
+AtomicFile::~AtomicFile() {
+  if (!temporary_.empty()) unlink(temporary_.c_str());
+}
+
+absl::Status AtomicFile::Append(std::string_view bytes) {
+  pending_ += bytes;
+  return pending_.size() >= kPendingBytes ? Flush() : absl::OkStatus();
+}
+
+absl::Status AtomicFile::Flush() {
+  BEARING_RETURN_IF_ERROR(sharding::WriteAt(file_, size_, absl::MakeConstSpan(pending_.data(), pending_.size()), temporary_));
+  size_ += static_cast<int64_t>(pending_.size());
+  pending_.clear();
+  return absl::OkStatus();
+}
+
+absl::Status AtomicFile::Commit() {
+  BEARING_RETURN_IF_ERROR(Flush());
+  BEARING_RETURN_IF_ERROR(sharding::SyncFile(file_, temporary_));
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) return sharding::ErrnoStatus("cannot rename to", path_);
+  temporary_.clear();
+  return sharding::SyncFolder(FolderOf(path_));
 }
 
 bool IsTemporaryName(std::string_view name) {

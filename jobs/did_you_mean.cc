@@ -54,4 +54,6 @@ std::string NearestName(std::string_view name, const std::vector<std::string>& k
   return nearest;
 }
 
+std::string Quoted(std::string_view text) { return "\"" + std::string(text) + "\""; }
+
 }  // namespace bearing::jobs

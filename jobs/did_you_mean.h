@@ -1,4 +1,4 @@
-// "Did you mean" for a mistyped name.
+// What messages about mistyped names are made of.
 #ifndef BEARING_JOBS_DID_YOU_MEAN_H_
 #define BEARING_JOBS_DID_YOU_MEAN_H_
 
@@ -11,6 +11,9 @@ namespace bearing::jobs {
 // The name of `known` that is nearest to `name` in edits (insert, delete, replace, swap of neighbours; case, '_' and '-' do not
 // count); empty when none is near enough to be meant.
 std::string NearestName(std::string_view name, const std::vector<std::string>& known);
+
+// The text in double quotes, as messages show what was found.
+std::string Quoted(std::string_view text);
 
 }  // namespace bearing::jobs
 

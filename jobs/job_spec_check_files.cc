@@ -69,6 +69,15 @@ std::vector<FieldViolation> ValidateFiles(const JobSpec& spec) {
       out.push_back({"model.chat_template", std::string(text.status().message())});
     }
   }
+  for (int i = 0; i < spec.judges_size(); ++i) {
+    const bearing::v1::JudgeModel& model = spec.judges(i).model();
+    for (const auto& [name, file] :
+         {std::pair{"prompt_file", &model.prompt_file()}, {"chat_template", &model.chat_template()}}) {
+      if (file->empty()) continue;
+      const auto text = ReadInput(*file);
+      if (!text.ok()) out.push_back({Concat("judges[", i, "].model.", name), std::string(text.status().message())});
+    }
+  }
   // The digest needs the prompt files, so it can only be had when they are readable.
   if (!spec.output().empty() && out.empty()) {
     const absl::StatusOr<std::string> digest = SpecDigest(spec);

@@ -1,5 +1,7 @@
 #include "jobs/cost_fields.h"
+#include "jobs/edit_fields.h"
 #include "jobs/job_spec.h"
+#include "jobs/judge/judge_settings.h"
 #include "jobs/prompt_fields.h"
 
 namespace bearing::jobs {
@@ -35,7 +37,11 @@ void ApplyDefaults(bearing::v1::JobSpec& spec) {
   bearing::v1::Evaluate& evaluate = *spec.mutable_evaluate();
   if (!evaluate.has_max_new_tokens()) evaluate.set_max_new_tokens(64);
   if (!evaluate.has_addition_factor()) evaluate.set_addition_factor(1.0);
-  spec.mutable_edit();
+  if (!evaluate.has_temperature()) evaluate.set_temperature(0.0);
+  if (!evaluate.has_top_p()) evaluate.set_top_p(1.0);
+  if (!evaluate.has_seed()) evaluate.set_seed(0);
+  ApplyJudgeDefaults(spec);
+  if (spec.edit().form().empty()) spec.mutable_edit()->add_form(std::string(kCheckpointForm));
   ApplyCostDefaults(spec);
 }
 

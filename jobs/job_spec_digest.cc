@@ -45,6 +45,16 @@ absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec) {
     BEARING_ASSIGN_OR_RETURN(*canonical.mutable_model()->mutable_chat_template(),
                              ContentInPlaceOfPath(canonical.model().chat_template()));
   }
+  for (bearing::v1::Judge& judge : *canonical.mutable_judges()) {
+    if (!judge.model().prompt_file().empty()) {
+      BEARING_ASSIGN_OR_RETURN(*judge.mutable_model()->mutable_prompt_file(),
+                               ContentInPlaceOfPath(judge.model().prompt_file()));
+    }
+    if (!judge.model().chat_template().empty()) {
+      BEARING_ASSIGN_OR_RETURN(*judge.mutable_model()->mutable_chat_template(),
+                               ContentInPlaceOfPath(judge.model().chat_template()));
+    }
+  }
   std::string text;
   const auto converted = google::protobuf::util::MessageToJsonString(canonical, &text);
   if (!converted.ok()) return absl::InternalError(Concat("cannot write the job as JSON: ", converted.ToString()));

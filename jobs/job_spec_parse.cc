@@ -91,6 +91,13 @@ absl::StatusOr<JobSpec> LoadJobFile(const std::string& path) {
     spec.mutable_model()->set_path(storage::ResolveAddress(spec.model().path(), folder));
     spec.mutable_model()->set_chat_template(storage::ResolveAddress(spec.model().chat_template(), folder));
   }
+  for (bearing::v1::Judge& judge : *spec.mutable_judges()) {
+    if (!judge.has_model()) continue;
+    bearing::v1::JudgeModel& model = *judge.mutable_model();
+    model.set_path(storage::ResolveAddress(model.path(), folder));
+    model.set_prompt_file(storage::ResolveAddress(model.prompt_file(), folder));
+    model.set_chat_template(storage::ResolveAddress(model.chat_template(), folder));
+  }
   spec.set_output(storage::ResolveAddress(spec.output(), current.string()));
   return spec;
 }
@@ -119,6 +126,9 @@ absl::Status SetField(JobSpec& spec, std::string_view assignment) {
       return absl::OkStatus();
     }
     const bool group = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
+    if (group && field->is_repeated() && !field->is_map()) {
+      return UnknownField(path, Concat("\"", parts[i], "\" is a list of groups; it can only be given in the job file"));
+    }
     if (!last) {
       if (!group) return UnknownField(path, Concat("\"", parts[i], "\" has no fields of its own"));
       message = message->GetReflection()->MutableMessage(message, field);

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <set>
 
 #include "absl/strings/ascii.h"
@@ -8,7 +9,9 @@
 #include "google/rpc/error_details.pb.h"
 #include "jobs/cost_fields.h"
 #include "jobs/did_you_mean.h"
+#include "jobs/edit_fields.h"
 #include "jobs/job_spec.h"
+#include "jobs/judge/judge_settings.h"
 #include "jobs/prompt_fields.h"
 #include "jobs/prompt_set.h"
 #include "sharding/concat.h"
@@ -35,6 +38,8 @@ class Violations {
     if (!holds) Add(std::string(field), Concat("expected ", expected, ", found ", found));
   }
 
+  void Append(const std::function<void(std::vector<FieldViolation>&)>& check) { check(list_); }
+
   std::vector<FieldViolation> Take() { return std::move(list_); }
 
  private:
@@ -49,8 +54,6 @@ bool IsJobName(std::string_view name) {
   }
   return true;
 }
-
-std::string Quoted(std::string_view text) { return Concat("\"", text, "\""); }
 
 // A setting that is one of a few words; empty stands for the default.
 void CheckChoice(const std::string& value, std::string_view field, const std::vector<std::string>& choices, Violations& out) {
@@ -111,10 +114,10 @@ void CheckConcept(const JobSpec& spec, Violations& out) {
       out.Add(Concat("concept.markers[", i, "]"), "must not be empty");
     }
   }
-  if (wanted.markers_size() == 0 && wanted.name() != "refusal" && !spec.evaluate().skip()) {
+  if (wanted.markers_size() == 0 && wanted.name() != "refusal" && spec.judges_size() == 0 && !spec.evaluate().skip()) {
     out.Add("concept.markers",
-            "missing: say which texts in a response show the concept (only \"refusal\" has a list of its own), or set "
-            "evaluate.skip to true");
+            "missing: say which texts in a response show the concept (only \"refusal\" has a list of its own), give judges, or "
+            "set evaluate.skip to true");
   }
 }
 
@@ -149,20 +152,6 @@ void CheckSelect(const JobSpec& spec, Violations& out) {
     const double share = select.prune_layers();
     out.Unless(share >= 0 && share < 1, "select.prune_layers", "a share of at least 0 and below 1", number(share));
   }
-  const bearing::v1::Edit& edit = spec.edit();
-  const auto check_strength = [&](bool has, double strength, const char* field) {
-    if (has) out.Unless(std::isfinite(strength), field, "a finite number", number(strength));
-  };
-  check_strength(edit.has_strength(), edit.strength(), "edit.strength");
-  check_strength(edit.has_embedding_strength(), edit.embedding_strength(), "edit.embedding_strength");
-  check_strength(edit.has_attention_strength(), edit.attention_strength(), "edit.attention_strength");
-  check_strength(edit.has_mlp_strength(), edit.mlp_strength(), "edit.mlp_strength");
-  for (const double strength : edit.layer_strengths()) check_strength(true, strength, "edit.layer_strengths");
-  out.Unless(edit.first_layer() >= 0, "edit.first_layer", "a layer of 0 or more", Concat(edit.first_layer()));
-  if (edit.has_last_layer()) {
-    out.Unless(edit.last_layer() >= edit.first_layer(), "edit.last_layer", "a layer from edit.first_layer on",
-               Concat(edit.last_layer()));
-  }
   CheckChoice(select.when_none_passes(), "select.when_none_passes", {"fail", "relax_kl", "relax_induce"}, out);
   for (const int layer : select.layers()) out.Unless(layer >= 0, "select.layers", "layers of 0 or more", Concat(layer));
   for (const int position : select.positions()) {
@@ -184,6 +173,19 @@ void CheckEvaluate(const JobSpec& spec, Violations& out) {
     out.Unless(std::isfinite(factor) && factor != 0, "evaluate.addition_factor", "a finite number other than 0",
                Concat(factor));
   }
+  const double temperature = evaluate.temperature(), top_p = evaluate.top_p();
+  out.Unless(temperature >= 0 && temperature <= 100, "evaluate.temperature", "0 (greedy) to 100", Concat(temperature));
+  if (evaluate.has_top_p()) {
+    out.Unless(top_p > 0 && top_p <= 1, "evaluate.top_p", "a number above 0, at most 1", Concat(top_p));
+    if (top_p < 1 && temperature == 0) {
+      out.Add("evaluate.top_p", "has no effect on greedy completions: set evaluate.temperature, e.g. to 1");
+    }
+  }
+  out.Unless(evaluate.seed() >= 0, "evaluate.seed", "0 or more", Concat(evaluate.seed()));
+  for (int i = 0; i < evaluate.stop_size(); ++i) {
+    if (evaluate.stop(i).empty()) out.Add(Concat("evaluate.stop[", i, "]"), "must not be empty");
+  }
+  for (const int id : evaluate.stop_token_ids()) out.Unless(id >= 0, "evaluate.stop_token_ids", "ids of 0 or more", Concat(id));
 }
 
 void CheckOutput(const JobSpec& spec, Violations& out) {
@@ -211,7 +213,9 @@ std::vector<FieldViolation> ValidateFields(const JobSpec& spec) {
   out.Unless(spec.collect().max_batch() >= 0, "collect.max_batch", "0 (from memory) or more",
              Concat(spec.collect().max_batch()));
   CheckSelect(spec, out);
+  for (FieldViolation& violation : ValidateEdit(spec)) out.Add(std::move(violation.field), std::move(violation.message));
   CheckEvaluate(spec, out);
+  out.Append([&](std::vector<FieldViolation>& list) { ValidateJudges(spec, list); });
   for (FieldViolation& violation : ValidateCostFields(spec)) out.Add(std::move(violation.field), std::move(violation.message));
   CheckOutput(spec, out);
   out.Unless(spec.ranks() >= 0 && spec.ranks() <= kMaxRanks, "ranks", Concat("0 (any group) to ", kMaxRanks),

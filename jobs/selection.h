@@ -26,6 +26,10 @@ struct Candidate {
   std::optional<double> bypass;  // Mean metric of positive prompts under ablation. Lower is better.
 };
 
+// A mean difference with a norm of at most this share of the largest is zero, rounding aside: of template tokens that have seen
+// no instruction, before the first attention or because a sliding window ends behind it.
+inline constexpr double kZeroNormShare = 1e-5;
+
 struct SelectionRule {
   double kl_max = 0.1;
   double induce_min = 0.0;

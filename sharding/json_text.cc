@@ -1,11 +1,10 @@
 #include "sharding/json_text.h"
 
 #include <cmath>
-#include <set>
 #include <utility>
-#include <vector>
 
 #include "sharding/concat.h"
+#include "sharding/json_builder.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::sharding {
@@ -28,31 +27,23 @@ std::string OneLine(std::string_view reason) {
 
 template <typename Json>
 absl::StatusOr<Json> ParseObject(std::string_view text, std::string_view source) {
-  std::vector<std::set<std::string>> open;  // Keys seen in each object that is open.
-  std::optional<std::string> twice;
-  const typename Json::parser_callback_t on_event = [&](int, typename Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start) open.emplace_back();
-    if (event == Json::parse_event_t::object_end && !open.empty()) open.pop_back();
-    if (event == Json::parse_event_t::key && !open.empty()) {
-      const std::string key = parsed.template get<std::string>();
-      if (!open.back().insert(key).second && !twice) twice = key;
-    }
-    return true;
-  };
   // The parser takes a zero byte for the end of the text.
   const size_t zero = text.find('\0');
   if (zero != std::string_view::npos) {
     return absl::InvalidArgumentError(Concat("not valid JSON: zero byte: file=", source, " byte=", zero));
   }
-  Json document;
-  try {
-    document = Json::parse(text, on_event);
-  } catch (const typename Json::exception& error) {
-    return absl::InvalidArgumentError(Concat("not valid JSON: file=", source, " reason=", OneLine(error.what())));
+  JsonBuilder<Json> builder;
+  if (!Json::sax_parse(text, &builder)) {
+    if (builder.key_twice()) {
+      return absl::InvalidArgumentError(Concat("key appears twice: file=", source, " key=", Escaped(*builder.key_twice())));
+    }
+    if (builder.too_deep()) {
+      return absl::InvalidArgumentError(Concat("JSON is nested deeper than ", kMaxJsonDepth, " levels: file=", source));
+    }
+    return absl::InvalidArgumentError(Concat("not valid JSON: file=", source, " reason=", OneLine(builder.error())));
   }
-  if (twice) return absl::InvalidArgumentError(Concat("key appears twice: file=", source, " key=", Escaped(*twice)));
-  if (!document.is_object()) return absl::InvalidArgumentError(Concat("not a JSON object: file=", source));
-  return document;
+  if (!builder.document().is_object()) return absl::InvalidArgumentError(Concat("not a JSON object: file=", source));
+  return std::move(builder.document());
 }
 
 // A value as text for a message; bytes that are not UTF-8 cannot stand in a parsed document.

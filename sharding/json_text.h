@@ -15,7 +15,8 @@
 
 namespace bearing::sharding {
 
-// An object. InvalidArgument naming `source` for bad JSON, a duplicate key or a document that is not an object.
+// An object. InvalidArgument naming `source` for bad JSON, a duplicate key, nesting deeper than kMaxJsonDepth (json_builder.h)
+// or a document that is not an object.
 absl::StatusOr<nlohmann::json> ParseJsonObject(std::string_view text, std::string_view source);
 
 // The same, keeping the order of the keys.

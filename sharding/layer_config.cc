@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <set>
 #include <string>
 
 #include "sharding/concat.h"
@@ -154,19 +153,18 @@ absl::StatusOr<MoeSpec> ParseMoe(const JsonFields& config, const ModelFamily& fa
 }
 
 // Layers whose MLP is dense although the family has mixtures.
-absl::StatusOr<std::set<int64_t>> DenseLayers(const JsonFields& config, const ModelFamily& family, int64_t layers) {
-  std::set<int64_t> dense;
+absl::StatusOr<std::vector<bool>> DenseLayers(const JsonFields& config, const ModelFamily& family, int64_t layers) {
+  std::vector<bool> dense(static_cast<size_t>(layers), family.moe == MoeRule::kNone);
   if (family.moe != MoeRule::kQwen) return dense;
   BEARING_ASSIGN_OR_RETURN(const int64_t step, config.Int("decoder_sparse_step", 1, kMaxLayers, 1));
-  for (int64_t i = 0; i < layers; ++i) {
-    if ((i + 1) % step != 0) dense.insert(i);
-  }
+  for (int64_t i = 0; i < layers; ++i) dense[static_cast<size_t>(i)] = (i + 1) % step != 0;
   const nlohmann::json* only = config.Find("mlp_only_layers");
   if (only == nullptr) return dense;
   if (!only->is_array()) return config.Invalid("mlp_only_layers", "want a list of layers");
   for (const nlohmann::json& layer : *only) {
     if (!layer.is_number_unsigned()) return config.Invalid("mlp_only_layers", "want a list of layers");
-    dense.insert(layer.get<int64_t>());
+    const auto index = layer.get<uint64_t>();
+    if (index < dense.size()) dense[index] = true;
   }
   return dense;
 }
@@ -180,18 +178,22 @@ absl::StatusOr<std::vector<LayerSpec>> ParseLayers(const JsonFields& config, con
   dense.post_norms = family.post_norms;
   dense.mlp.activation = family.activation;
   LayerSpec sparse = dense;
-  BEARING_ASSIGN_OR_RETURN(const std::set<int64_t> dense_layers, DenseLayers(config, family, count));
+  BEARING_ASSIGN_OR_RETURN(const std::vector<bool> is_dense, DenseLayers(config, family, count));
   if (family.moe != MoeRule::kNone) {
     BEARING_ASSIGN_OR_RETURN(sparse.moe, ParseMoe(config, family));
+    // A plan lists every expert; a checkpoint with more tensors would not be read either.
+    if (count * sparse.moe.num_experts > kMaxExpertsInAll) {
+      return config.Invalid("num_hidden_layers", Concat("want at most ", kMaxExpertsInAll, " experts in all layers"));
+    }
   }
-  if (family.moe == MoeRule::kNone || !dense_layers.empty()) {
+  if (std::find(is_dense.begin(), is_dense.end(), true) != is_dense.end()) {
     BEARING_ASSIGN_OR_RETURN(dense.mlp.intermediate_size, config.Int("intermediate_size", 1, kMaxWidth));
     BEARING_ASSIGN_OR_RETURN(dense.mlp.bias, ParseBias(config, family.mlp_bias));
   }
   std::vector<LayerSpec> layers;
   layers.reserve(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i) {
-    layers.push_back(family.moe == MoeRule::kNone || dense_layers.contains(i) ? dense : sparse);
+    layers.push_back(is_dense[static_cast<size_t>(i)] ? dense : sparse);
   }
   BEARING_RETURN_IF_ERROR(SetWindows(config, family, &layers));
   return layers;

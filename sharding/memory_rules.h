@@ -21,6 +21,13 @@ int64_t TokenBudget(const ModelConfig& config, int64_t memory_bytes);
 // to 2^22.
 int64_t StreamTokens(const ModelConfig& config, int64_t memory_bytes);
 
+// Where the job names no tokens of the concept, they are derived from the first so many training prompts of each side, whose
+// residuals wait until the tokens are known: collect's memory and time do not grow with longer sets.
+inline constexpr int64_t kTokenPrompts = 256;
+
+// Validation prompts of a side that select scores together: the baseline's probabilities are held of so many rows.
+inline constexpr int64_t kSlabRows = 512;
+
 // Are weights of so many bytes held in memory where the job leaves the choice? A fifth is left for activations and the
 // operating system.
 constexpr bool FitsResident(int64_t weight_bytes, int64_t free_bytes) { return weight_bytes <= free_bytes / 5 * 4; }

@@ -126,6 +126,10 @@ absl::StatusOr<ModelConfig> ParseTextModel(const JsonFields& config, const Model
 
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_view source) {
   BEARING_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJsonObject(json, source));
+  return ReadModelConfig(document, source);
+}
+
+absl::StatusOr<ModelConfig> ReadModelConfig(const nlohmann::json& document, std::string_view source) {
   const JsonFields file(document, source);
   BEARING_ASSIGN_OR_RETURN(const ModelFamily* family, ParseFamily(file));
   BEARING_RETURN_IF_ERROR(RefuseUnsupported(file, *family));

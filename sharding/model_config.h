@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "nlohmann/json_fwd.hpp"
 #include "sharding/dtype.h"
 
 namespace bearing::sharding {
@@ -115,6 +116,9 @@ inline constexpr int64_t kMaxConfigBytes = 16 << 20;
 // `json` is the text of config.json, `source` its path for messages. InvalidArgument for malformed or missing keys,
 // Unimplemented for an unknown architecture or an unsupported key.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json, std::string_view source);
+
+// The same of a document that is parsed already (json_text.h).
+absl::StatusOr<ModelConfig> ReadModelConfig(const nlohmann::json& document, std::string_view source);
 
 // Reads `model_dir`/config.json and, when present, the eos ids of generation_config.json.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir);

@@ -210,42 +210,62 @@ void ParamLayout::Add(ParamEntry entry) {
   entries_.push_back(std::move(entry));
 }
 
-ParamLayout::ParamLayout(const ModelConfig& config, const NamePrefix& prefix) : unembedding_name_(prefix.unembedding) {
+template <typename IsThere>
+bool ParamLayout::AddAll(const ModelConfig& config, const NamePrefix& prefix, const IsThere& is_there) {
+  unembedding_name_ = prefix.unembedding;
+  const auto add = [&](const LayerSpec& layer, const LayerRow& row, int64_t index, int64_t expert) {
+    ParamEntry entry = MakeEntry(config, prefix, layer, row, index, expert);
+    if (!is_there(entry)) return false;
+    Add(std::move(entry));
+    return true;
+  };
   const LayerSpec none;
-  Add(MakeEntry(config, prefix, none, kEmbeddingRow, -1, -1));
+  if (!add(none, kEmbeddingRow, -1, -1)) return false;
   for (int64_t index = 0; index < config.num_layers(); ++index) {
     const LayerSpec& layer = config.layers[static_cast<size_t>(index)];
     for (const LayerRow& row : kLayerRows) {
-      if (IsPresent(row.needs, layer)) Add(MakeEntry(config, prefix, layer, row, index, -1));
+      if (IsPresent(row.needs, layer) && !add(layer, row, index, -1)) return false;
     }
     for (int64_t expert = 0; expert < layer.moe.num_experts; ++expert) {
-      for (const LayerRow& row : kExpertRows) Add(MakeEntry(config, prefix, layer, row, index, expert));
+      for (const LayerRow& row : kExpertRows) {
+        if (!add(layer, row, index, expert)) return false;
+      }
     }
   }
-  Add(MakeEntry(config, prefix, none, kFinalNormRow, -1, -1));
-  if (!config.tied_embeddings) Add(MakeEntry(config, prefix, none, kUnembeddingRow, -1, -1));
+  if (!add(none, kFinalNormRow, -1, -1)) return false;
+  return config.tied_embeddings || add(none, kUnembeddingRow, -1, -1);
 }
 
-ParamLayout ParamLayout::FromConfig(const ModelConfig& config) { return ParamLayout(config, NamePrefixes(config).front()); }
+ParamLayout ParamLayout::FromConfig(const ModelConfig& config) {
+  ParamLayout layout;
+  layout.AddAll(config, NamePrefixes(config).front(), [](const ParamEntry&) { return true; });
+  return layout;
+}
 
 absl::StatusOr<ParamLayout> ParamLayout::Match(const ModelConfig& config, absl::Span<const DiskTensor> on_disk) {
   std::unordered_map<std::string_view, const DiskTensor*> found;
   for (const DiskTensor& tensor : on_disk) found.emplace(tensor.name, &tensor);
   const std::vector<NamePrefix> prefixes = NamePrefixes(config);
-  const auto prefix = std::find_if(prefixes.begin(), prefixes.end(), [&](const NamePrefix& p) {
+  const auto named = std::find_if(prefixes.begin(), prefixes.end(), [&](const NamePrefix& p) {
     return found.contains(TensorName(config.names, p, ParamRole::kEmbedding, -1, -1));
   });
-  ParamLayout layout(config, prefix != prefixes.end() ? *prefix : prefixes.front());
-  if (config.tied_embeddings && found.contains(layout.unembedding_name_)) {
-    layout.Add(MakeEntry(config, prefix != prefixes.end() ? *prefix : prefixes.front(), LayerSpec{}, kUnembeddingRow, -1, -1));
+  const NamePrefix& prefix = named != prefixes.end() ? *named : prefixes.front();
+  // At the first that is missing, before more are made: a config may ask for very many.
+  std::string missing;
+  const auto is_there = [&](const ParamEntry& entry) {
+    if (found.contains(entry.name)) return true;
+    missing = entry.name;
+    return false;
+  };
+  ParamLayout layout;
+  if (!layout.AddAll(config, prefix, is_there)) {
+    return absl::FailedPreconditionError(Concat("tensor is missing from the checkpoint: tensor=", missing));
   }
-
+  if (config.tied_embeddings && found.contains(layout.unembedding_name_)) {
+    layout.Add(MakeEntry(config, prefix, LayerSpec{}, kUnembeddingRow, -1, -1));
+  }
   for (const ParamEntry& entry : layout.entries_) {
-    const auto it = found.find(entry.name);
-    if (it == found.end()) {
-      return absl::FailedPreconditionError(Concat("tensor is missing from the checkpoint: tensor=", entry.name));
-    }
-    if (absl::Status status = CheckTensor(entry, *it->second); !status.ok()) return status;
+    if (absl::Status status = CheckTensor(entry, *found.find(entry.name)->second); !status.ok()) return status;
   }
   for (const DiskTensor& tensor : on_disk) {
     if (!layout.by_name_.contains(tensor.name) && !IsForeignTensor(config, tensor.name)) {

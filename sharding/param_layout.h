@@ -110,7 +110,9 @@ class ParamLayout {
   const std::string& unembedding_name() const { return unembedding_name_; }
 
  private:
-  ParamLayout(const ModelConfig& config, const NamePrefix& prefix);
+  // Adds what a model of this config has, in the order of the forward pass, while `is_there` says yes to the entry.
+  template <typename IsThere>
+  bool AddAll(const ModelConfig& config, const NamePrefix& prefix, const IsThere& is_there);
   void Add(ParamEntry entry);
 
   std::vector<ParamEntry> entries_;

@@ -41,12 +41,16 @@ absl::Status CheckCompressedTensors(const JsonFields& fields, Method* method) {
   if (!groups || all->empty()) return fields.Invalid("config_groups", "want at least one group");
   for (const auto& [name, group] : all->items()) {
     const nlohmann::json weights = group.is_object() ? group.value("weights", nlohmann::json()) : nlohmann::json();
-    if (!weights.is_object() || weights.value("num_bits", 0) != 8 || weights.value("type", "") != "float" ||
-        !weights.value("symmetric", true)) {
+    const auto is = [&weights](const char* key, const nlohmann::json& want) {
+      const auto found = weights.find(key);  // Of any type.
+      return found != weights.end() && *found == want;
+    };
+    const bool is_object = weights.is_object();
+    if (!is_object || !is("num_bits", 8) || !is("type", "float") || (weights.contains("symmetric") && !is("symmetric", true))) {
       return fields.Unsupported("config_groups",
                                 Concat("group ", name, " of compressed tensors (supported: symmetric 8-bit floats)"));
     }
-    if (weights.value("strategy", "") == "block") {
+    if (is("strategy", "block")) {
       BEARING_RETURN_IF_ERROR(
           ReadBlockSize(weights.value("block_structure", nlohmann::json()), fields, "config_groups", method));
     }

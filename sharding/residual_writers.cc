@@ -1,6 +1,7 @@
 #include "sharding/residual_writers.h"
 
 #include <algorithm>
+#include <bitset>
 #include <map>
 #include <optional>
 #include <unordered_map>
@@ -45,9 +46,13 @@ constexpr WriterRow kGemma3Projector = {"multi_modal_projector.mm_input_projecti
 
 absl::StatusOr<EditableModel> FromLayout(const nlohmann::json& document, std::string_view source, Quantization quantization,
                                          bool with_projector) {
-  nlohmann::json plain = document;
-  plain.erase("quantization_config");
-  BEARING_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(plain.dump(), source));
+  nlohmann::json plain;
+  const bool is_plain = !document.contains("quantization_config");
+  if (!is_plain) {
+    plain = document;
+    plain.erase("quantization_config");
+  }
+  BEARING_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(is_plain ? document : plain, source));
   BEARING_ASSIGN_OR_RETURN(const ParamLayout layout, ParamLayout::Match(config, quantization.logical));
   EditableModel model;
   model.family = config.family;
@@ -106,6 +111,8 @@ std::optional<int64_t> Matches(std::string_view row, std::string_view name) {
   return std::nullopt;
 }
 
+constexpr size_t kMaxWriterRows = 32;  // Of a family's table.
+
 struct TableReader {
   const EditFamily& family;
   std::string source;
@@ -117,8 +124,8 @@ struct TableReader {
   // What each layer has: routed experts, 1 for a fused tensor.
   struct Found {
     bool dense = false, shared = false, fused = false;
-    std::vector<bool> experts;
-    std::vector<bool> rows;
+    std::vector<bool> experts;  // Empty before the first.
+    std::bitset<kMaxWriterRows> rows;
   };
   std::vector<Found> layers;
 
@@ -163,10 +170,6 @@ absl::Status TableReader::ReadConfig(const JsonFields& file, const JsonFields& t
   model.embedding = Concat(family.body, "embed_tokens.weight");
   model.unembedding = std::string(family.unembedding);
   layers.resize(static_cast<size_t>(model.num_layers));
-  for (Found& layer : layers) {
-    layer.experts.resize(static_cast<size_t>(experts));
-    layer.rows.resize(family.writers.size());
-  }
   return absl::OkStatus();
 }
 
@@ -238,6 +241,7 @@ absl::StatusOr<bool> TableReader::AddOfLayer(const DiskTensor& tensor, int64_t l
         return absl::FailedPreconditionError(
             Concat("tensor of an expert that the config does not have: tensor=", tensor.name, " experts=", experts));
       }
+      found.experts.resize(static_cast<size_t>(experts));
       found.experts[static_cast<size_t>(*expert)] = true;
     } else if (row.orientation == Orientation::kFusedInOut || row.orientation == Orientation::kFusedEither) {
       found.fused = true;

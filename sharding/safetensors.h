@@ -67,6 +67,11 @@ std::string FrameSafetensorsHeader(std::string_view json);
 // `json` with spaces up to a multiple of 8 bytes, so that the data after it is aligned.
 std::string PadSafetensorsHeader(std::string json);
 
+// What stands before the data of a file with these tensors (`data` is not looked at): by descending element size, then name;
+// padded to a multiple of 8. InvalidArgument for a bad shape, and a name that is used twice or is not UTF-8.
+absl::StatusOr<std::string> MakeSafetensorsHeader(absl::Span<const SafetensorsTensor> tensors,
+                                                  const std::map<std::string, std::string>& metadata);
+
 // Writes a small file whole (directions, means, traces): tensors by descending element size, then name; header padded to a
 // multiple of 8. Written beside `path`, synced, then renamed, so that a reader never sees half a file.
 absl::Status WriteSafetensors(const std::string& path, absl::Span<const SafetensorsTensor> tensors,

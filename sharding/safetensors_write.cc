@@ -22,9 +22,6 @@ absl::StatusOr<int64_t> NumBytes(const SafetensorsTensor& tensor) {
       return absl::InvalidArgumentError(Concat("tensor shape is negative or overflows: tensor=", tensor.name));
     }
   }
-  if (bytes > 0 && tensor.data == nullptr) {
-    return absl::InvalidArgumentError(Concat("tensor has no data: tensor=", tensor.name));
-  }
   return bytes;
 }
 
@@ -52,6 +49,18 @@ absl::StatusOr<std::string> HeaderJson(absl::Span<const SafetensorsTensor* const
   }
 }
 
+std::vector<const SafetensorsTensor*> InFileOrder(absl::Span<const SafetensorsTensor> tensors) {
+  std::vector<const SafetensorsTensor*> sorted;
+  for (const SafetensorsTensor& tensor : tensors) sorted.push_back(&tensor);
+  // Wide elements first keeps every tensor aligned to its element.
+  std::sort(sorted.begin(), sorted.end(), [](const SafetensorsTensor* a, const SafetensorsTensor* b) {
+    const int64_t a_size = DTypeSize(a->dtype);
+    const int64_t b_size = DTypeSize(b->dtype);
+    return a_size != b_size ? a_size > b_size : a->name < b->name;
+  });
+  return sorted;
+}
+
 }  // namespace
 
 std::string FrameSafetensorsHeader(std::string_view json) {
@@ -66,18 +75,22 @@ std::string PadSafetensorsHeader(std::string json) {
   return json;
 }
 
+absl::StatusOr<std::string> MakeSafetensorsHeader(absl::Span<const SafetensorsTensor> tensors,
+                                                  const std::map<std::string, std::string>& metadata) {
+  BEARING_ASSIGN_OR_RETURN(const std::string json, HeaderJson(InFileOrder(tensors), metadata));
+  return FrameSafetensorsHeader(PadSafetensorsHeader(json));
+}
+
 absl::Status WriteSafetensors(const std::string& path, absl::Span<const SafetensorsTensor> tensors,
                               const std::map<std::string, std::string>& metadata) {
-  std::vector<const SafetensorsTensor*> sorted;
-  for (const SafetensorsTensor& tensor : tensors) sorted.push_back(&tensor);
-  // Wide elements first keeps every tensor aligned to its element.
-  std::sort(sorted.begin(), sorted.end(), [](const SafetensorsTensor* a, const SafetensorsTensor* b) {
-    const int64_t a_size = DTypeSize(a->dtype);
-    const int64_t b_size = DTypeSize(b->dtype);
-    return a_size != b_size ? a_size > b_size : a->name < b->name;
-  });
-  BEARING_ASSIGN_OR_RETURN(const std::string json, HeaderJson(sorted, metadata));
-  const std::string framed = FrameSafetensorsHeader(PadSafetensorsHeader(json));
+  const std::vector<const SafetensorsTensor*> sorted = InFileOrder(tensors);
+  for (const SafetensorsTensor* tensor : sorted) {
+    BEARING_ASSIGN_OR_RETURN(const int64_t bytes, NumBytes(*tensor));
+    if (bytes > 0 && tensor->data == nullptr) {
+      return absl::InvalidArgumentError(Concat("tensor has no data: tensor=", tensor->name));
+    }
+  }
+  BEARING_ASSIGN_OR_RETURN(const std::string framed, MakeSafetensorsHeader(tensors, metadata));
 
   const std::string staged = path + ".partial";
   ::unlink(staged.c_str());

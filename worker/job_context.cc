@@ -1,9 +1,12 @@
 #include "worker/job_context.h"
 
 #include <ATen/ATen.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
+#include <functional>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/memory_rules.h"
@@ -11,16 +14,28 @@
 #include "worker/device.h"
 
 namespace bearing::worker {
+namespace {
 
-at::ScalarType ComputeType(const bearing::v1::JobSpec& spec) {
-  return spec.model().dtype() == "bfloat16" ? at::kBFloat16 : at::kFloat;
+// How many of the ranks run on this rank's host.
+absl::StatusOr<int> RanksOnHost(comm::Communicator& comm) {
+  char name[256] = {};
+  gethostname(name, sizeof(name) - 1);
+  const auto mine = static_cast<int64_t>(std::hash<std::string_view>()(name));
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor all, comm.AllGather(at::full({1}, mine, at::kLong)));
+  return static_cast<int>(at::sum(all.eq(mine)).item<int64_t>());
 }
+
+}  // namespace
+
+at::ScalarType ComputeType(const std::string& dtype) { return dtype == "bfloat16" ? at::kBFloat16 : at::kFloat; }
+
+at::ScalarType ComputeType(const bearing::v1::JobSpec& spec) { return ComputeType(spec.model().dtype()); }
 
 absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
   if (decoder_ == nullptr) {
     model::DecoderOptions options;
     options.dtype = ComputeType(spec);
-    BEARING_ASSIGN_OR_RETURN(options.residency, ChooseResidency());
+    BEARING_ASSIGN_OR_RETURN(options.residency, ChooseResidency(*reader, plan, options.dtype, spec.model().residency()));
     options.stream_tokens = stream_tokens;
     options.split = [this](int64_t parts) {
       if (!is_rank0()) return;
@@ -50,11 +65,35 @@ absl::StatusOr<steer::Replicas*> JobContext::GetReplicas() {
   return replicas_.get();
 }
 
-absl::StatusOr<model::Residency> JobContext::ChooseResidency() {
-  if (spec.model().residency() == "resident") return model::Residency::kResident;
-  if (spec.model().residency() == "streamed") return model::Residency::kStreamed;
-  const sharding::RankElements elements = sharding::CountElements(reader->layout(), plan.ranks[grid.tensor_parallel->rank()]);
-  const at::ScalarType type = ComputeType(spec);
+absl::Status JobContext::SetBudgets() {
+  BEARING_ASSIGN_OR_RETURN(ranks_on_host, RanksOnHost(*comm));
+  BEARING_ASSIGN_OR_RETURN(const PassSizes sizes, MeasurePassSizes(reader->config()));
+  token_budget = sizes.token_budget;
+  stream_tokens = sizes.stream_tokens;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> JobContext::LeastFreeMemory() const {
+  const absl::StatusOr<int64_t> memory = RankMemoryBytes(*comm, ranks_on_host);
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, memory.status()));
+  at::Tensor negated = at::full({1}, -*memory, at::kLong);  // The least is the largest negative.
+  BEARING_RETURN_IF_ERROR(comm->AllReduce(negated, comm::ReduceOp::kMax));
+  return -negated.item<int64_t>();
+}
+
+absl::StatusOr<JobContext::PassSizes> JobContext::MeasurePassSizes(const sharding::ModelConfig& config) const {
+  // A quarter of what is free for activations.
+  BEARING_ASSIGN_OR_RETURN(const int64_t free, LeastFreeMemory());
+  const int64_t memory = sharding::ActivationMemory(free);
+  return PassSizes{sharding::TokenBudget(config, memory), sharding::StreamTokens(config, memory)};
+}
+
+absl::StatusOr<model::Residency> JobContext::ChooseResidency(const sharding::CheckpointReader& model,
+                                                             const sharding::ShardPlan& cut, at::ScalarType type,
+                                                             const std::string& setting) const {
+  if (setting == "resident") return model::Residency::kResident;
+  if (setting == "streamed") return model::Residency::kStreamed;
+  const sharding::RankElements elements = sharding::CountElements(model.layout(), cut.ranks[grid.tensor_parallel->rank()]);
   // Weights on a device are of the compute type; on this processor they may be widened.
   const int64_t element_bytes = comm->device().is_cpu() ? model::HeldElementBytes(type, model::ChooseGemmPath(type))
                                                         : static_cast<int64_t>(c10::elementSize(type));

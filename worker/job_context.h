@@ -16,6 +16,7 @@
 #include "jobs/artifacts.h"
 #include "sharding/checkpoint_reader.h"
 #include "sharding/shard_plan.h"
+#include "storage/model_source.h"
 #include "worker/comm/communicator.h"
 #include "worker/comm/grid.h"
 #include "worker/memory.h"
@@ -42,6 +43,7 @@ struct JobContext {
   sharding::ShardPlan plan;            // Of one replica: a part for each rank of grid.tensor_parallel.
   comm::Communicator* comm = nullptr;  // All ranks of the job.
   comm::Grid grid;
+  const storage::ModelSource* source = nullptr;
   const sharding::CheckpointReader* reader = nullptr;
   int ranks_on_host = 1;  // Of the job, on this rank's host.
   int64_t token_budget = 2048;
@@ -53,6 +55,9 @@ struct JobContext {
   std::string model_digest;                          // Rank 0.
 
   bool is_rank0() const { return comm->rank() == 0; }
+
+  // Measures ranks_on_host, token_budget and stream_tokens: before the decoder, with `comm` and `reader` set. Collective.
+  absl::Status SetBudgets();
 
   // The decoder, loaded at first use. Collective.
   absl::StatusOr<model::Decoder*> GetDecoder();
@@ -102,16 +107,28 @@ struct JobContext {
     return comm::AgreeOnStatus(*comm, is_rank0() ? work() : absl::OkStatus());
   }
 
- private:
-  // What the job says, or resident where it fits on every rank. Collective.
-  absl::StatusOr<model::Residency> ChooseResidency();
+  // What `setting` says, or resident where the model fits on every rank. Collective.
+  absl::StatusOr<model::Residency> ChooseResidency(const sharding::CheckpointReader& model, const sharding::ShardPlan& cut,
+                                                   at::ScalarType type, const std::string& setting) const;
 
+  // How many tokens passes of a model take, from the memory that is free now; the same on every rank. Collective.
+  struct PassSizes {
+    int64_t token_budget = 0;
+    int64_t stream_tokens = 0;
+  };
+  absl::StatusOr<PassSizes> MeasurePassSizes(const sharding::ModelConfig& config) const;
+
+  // Memory that every rank has free, at the least. Collective.
+  absl::StatusOr<int64_t> LeastFreeMemory() const;
+
+ private:
   std::unique_ptr<model::Decoder> decoder_;
   std::unique_ptr<steer::Replicas> replicas_;
 };
 
 // Compute type of the job.
 at::ScalarType ComputeType(const bearing::v1::JobSpec& spec);
+at::ScalarType ComputeType(const std::string& dtype);
 
 }  // namespace bearing::worker
 

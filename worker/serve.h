@@ -14,7 +14,8 @@ namespace bearing::worker {
 struct ServeOptions {
   std::string coordinator;
   rpc::ClientSecurity security;
-  std::string group_id;             // Given by a launcher that reports the group's end; empty = drawn.
+  bool json_log = false;
+  std::string group_id;             // Given by a launcher that reports the end of the group; empty = drawn.
   std::string device_name = "cpu";  // For the log.
   // Leave after so long without a job. Infinite = never.
   absl::Duration exit_when_idle = absl::InfiniteDuration();

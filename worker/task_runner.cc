@@ -3,24 +3,21 @@
 #include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 #include <google/protobuf/util/json_util.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <exception>
-#include <functional>
-#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/work_folder.h"
-#include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "storage/location.h"
 #include "storage/model_source.h"
-#include "worker/device.h"
 #include "worker/memory.h"
 #include "worker/publish_together.h"
+#include "worker/stages/edit_spec_of.h"
+#include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 
 namespace bearing::worker {
@@ -37,6 +34,7 @@ constexpr StageEntry kStages[] = {
     {bearing::v1::STAGE_COLLECT, "collect", RunCollect, true},
     {bearing::v1::STAGE_SELECT, "select", RunSelect, true},
     {bearing::v1::STAGE_EVALUATE, "evaluate", RunEvaluate, true},
+    {bearing::v1::STAGE_JUDGE, "judge", RunJudge, false},
     {bearing::v1::STAGE_COST, "cost", RunCost, true},
     {bearing::v1::STAGE_EDIT, "edit", RunEdit, false},
     {bearing::v1::STAGE_VERIFY, "verify", RunVerify, false},
@@ -44,7 +42,7 @@ constexpr StageEntry kStages[] = {
 };
 
 bool IsSkipped(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
-  if (stage == bearing::v1::STAGE_EVALUATE) return spec.evaluate().skip();
+  if (stage == bearing::v1::STAGE_EVALUATE || stage == bearing::v1::STAGE_JUDGE) return spec.evaluate().skip();
   if (stage == bearing::v1::STAGE_COST) return !jobs::MeasuresCosts(spec);
   if (stage == bearing::v1::STAGE_EDIT || stage == bearing::v1::STAGE_VERIFY) return spec.edit().skip();
   return false;
@@ -80,15 +78,6 @@ absl::StatusOr<sharding::ShardPlan> PlanOf(const bearing::v1::Lease& lease, cons
     }
   }
   return plan;
-}
-
-// How many of the ranks run on this rank's host.
-absl::StatusOr<int> RanksOnHost(comm::Communicator& comm) {
-  char name[256] = {};
-  gethostname(name, sizeof(name) - 1);
-  const auto mine = static_cast<int64_t>(std::hash<std::string_view>()(name));
-  BEARING_ASSIGN_OR_RETURN(const at::Tensor all, comm.AllGather(at::full({1}, mine, at::kLong)));
-  return static_cast<int>(at::sum(all.eq(mine)).item<int64_t>());
 }
 
 absl::Status PrepareRank0(JobContext& context, const storage::ModelSource& model) {
@@ -170,20 +159,6 @@ absl::Status PublishOutput(JobContext& context) {
   return absl::OkStatus();
 }
 
-// How much goes into a pass, by the memory that is free before the model is loaded.
-absl::Status MeasureBudgets(JobContext& context) {
-  // A quarter of what is free for activations; the least of all ranks (the largest negative), so that all cut batches alike.
-  const absl::StatusOr<int64_t> free = RankMemoryBytes(*context.comm, context.ranks_on_host);
-  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, free.status()));
-  const int64_t memory = sharding::ActivationMemory(*free);
-  const sharding::ModelConfig& config = context.reader->config();
-  at::Tensor negated = at::tensor({-sharding::TokenBudget(config, memory), -sharding::StreamTokens(config, memory)}, at::kLong);
-  BEARING_RETURN_IF_ERROR(context.comm->AllReduce(negated, comm::ReduceOp::kMax));
-  context.token_budget = -negated[0].item<int64_t>();
-  context.stream_tokens = -negated[1].item<int64_t>();
-  return absl::OkStatus();
-}
-
 // Is what is kept the job's model? Rank 0 compares the files, for all. What is not is dropped, before memory is measured.
 absl::StatusOr<bool> IsKept(JobContext& context, const bearing::v1::Lease& lease, const sharding::CheckpointReader& reader,
                             KeptModel& kept) {
@@ -222,13 +197,13 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   JobContext context;
   context.spec = shared.spec();
   context.comm = &comm;
-  BEARING_ASSIGN_OR_RETURN(context.ranks_on_host, RanksOnHost(comm));
   context.observer = observer;
   outcome.error_stage = bearing::v1::STAGE_LOAD;
   auto model = storage::ModelSource::Open(context.spec.model().path(), context.spec.model().chat_template());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, model.status()));
   auto reader = (*model)->OpenCheckpoint();
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
+  context.source = model->get();
   context.reader = reader->get();
   BEARING_ASSIGN_OR_RETURN(const bool is_kept, IsKept(context, shared, **reader, kept));
   if (is_kept) {
@@ -244,12 +219,13 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
   BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
-  if (is_kept) {
+  BEARING_RETURN_IF_ERROR(CheckEditFits(context));
+  BEARING_RETURN_IF_ERROR(context.SetBudgets());
+  if (is_kept) {  // Measured before the model was loaded.
     context.token_budget = kept.token_budget;
     context.stream_tokens = kept.stream_tokens;
-  } else {
-    BEARING_RETURN_IF_ERROR(MeasureBudgets(context));
   }
+  if (!context.spec.evaluate().skip()) BEARING_RETURN_IF_ERROR(CheckTestPrompts(context));
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));

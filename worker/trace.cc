@@ -3,12 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/chat_tokenizer.h"
-#include "jobs/artifacts.h"
 #include "jobs/prompt_set.h"
 #include "sharding/checkpoint_reader.h"
 #include "sharding/memory_rules.h"
@@ -16,53 +14,33 @@
 #include "sharding/shard_plan.h"
 #include "sharding/status_macros.h"
 #include "storage/model_source.h"
+#include "worker/edit/direction_input.h"
+#include "worker/intervention_of.h"
 #include "worker/model/decoder.h"
 #include "worker/model/device_memory.h"
 #include "worker/steer/direction_file.h"
 #include "worker/steer/row_batches.h"
+#include "worker/token_rows.h"
 
 namespace bearing::worker {
 namespace {
-
-absl::StatusOr<steer::Rows> ReadTokenIds(const std::string& path) {
-  BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(path));
-  const nlohmann::json document = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto bad = [&](const std::string& where) {
-    return absl::InvalidArgumentError(absl::StrCat("expected a JSON list of non-empty lists of token ids: file=", path, where));
-  };
-  if (!document.is_array() || document.empty()) return bad("");
-  steer::Rows rows;
-  for (size_t r = 0; r < document.size(); ++r) {
-    if (!document[r].is_array() || document[r].empty()) return bad(absl::StrCat(" row=", r + 1));
-    std::vector<int32_t> row;
-    for (const nlohmann::json& id : document[r]) {
-      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
-        return bad(absl::StrCat(" row=", r + 1));
-      row.push_back(id.get<int32_t>());
-    }
-    rows.push_back(std::move(row));
-  }
-  return rows;
-}
 
 absl::StatusOr<steer::Rows> ReadRows(const TraceOptions& options, const storage::ModelSource& source) {
   if (!options.token_ids.empty()) return ReadTokenIds(options.token_ids);
   BEARING_ASSIGN_OR_RETURN(const auto prompts, jobs::LoadPrompts(options.prompts, "", 0));
   BEARING_ASSIGN_OR_RETURN(const auto tokenizer, bridge::ChatTokenizer::Load(source.folder()));
-  std::vector<std::string> texts;
-  for (const jobs::Prompt& prompt : prompts) {
-    BEARING_ASSIGN_OR_RETURN(std::string text,
-                             tokenizer->Render({{"user", prompt.instruction}}, /*add_generation_prompt=*/true));
-    texts.push_back(std::move(text));
-  }
-  return tokenizer->EncodeBatch(texts, /*threads=*/1);
+  return EncodePrompts(*tokenizer, prompts);
 }
 
 absl::StatusOr<model::Intervention> ReadIntervention(const TraceOptions& options, const sharding::ModelConfig& config) {
   model::Intervention intervention;
   if (!options.ablate.empty()) {
-    BEARING_ASSIGN_OR_RETURN(const steer::Direction direction, steer::ReadDirection(options.ablate, config.d_model));
-    intervention.ablate_basis = direction.unit.unsqueeze(0);
+    // As the edit reads and removes it.
+    BEARING_ASSIGN_OR_RETURN(const edit::DirectionInput direction, edit::ReadDirectionInput(options.ablate));
+    edit::EditSpec spec;
+    spec.directions = direction.directions;
+    BEARING_RETURN_IF_ERROR(edit::ParseStrengths(options.strengths, &spec));
+    BEARING_ASSIGN_OR_RETURN(intervention, RemovalOf(spec, config.num_layers(), config.d_model));
   }
   if (!options.add.empty()) {
     if (options.layer < 0 || options.layer >= config.num_layers()) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "worker/comm/communicator.h"
+#include "worker/edit/strength_flags.h"
 
 namespace bearing::worker {
 
@@ -20,10 +21,11 @@ struct TraceOptions {
   std::string token_ids;  // a JSON list of lists of ids.
   std::string out;
   std::string dtype = "float32";
-  std::string ablate;  // Direction file; empty = none.
-  std::string add;     // Direction file; empty = none.
-  int64_t layer = -1;  // Of the addition.
-  std::string gemm;    // Path of the products; empty = measured.
+  std::string ablate;             // Direction file; empty = none.
+  edit::StrengthFlags strengths;  // Of the ablation.
+  std::string add;                // Direction file; empty = none.
+  int64_t layer = -1;             // Of the addition.
+  std::string gemm;               // Path of the products; empty = measured.
 };
 
 // Collective.

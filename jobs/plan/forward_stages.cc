@@ -1,11 +1,22 @@
 // The stages that run the model over prompts.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <map>
 
 #include "jobs/plan/stage_tally.h"
+#include "sharding/memory_rules.h"
 
 namespace bearing::jobs {
+
+namespace {
+
+// Prompts [begin, end) of a set; what all of them share, they share.
+PromptLengths Part(const PromptLengths& all, int64_t begin, int64_t end) {
+  return {{all.tokens.begin() + begin, all.tokens.begin() + end}, all.shared};
+}
+
+}  // namespace
 
 StageCost CollectCost(const StageInputs& in) {
   const Workload& load = *in.workload;
@@ -17,15 +28,22 @@ StageCost CollectCost(const StageInputs& in) {
   const auto share = [&in](int64_t rows) { return (rows + in.ranks - 1) / in.ranks; };
   Work& work = tally.cost().work;
   std::vector<Batch> all;
-  int64_t captured = 0;
+  int64_t waiting = 0;  // Until the tokens are known.
+  int64_t largest = 0;  // Of one batch, else.
   for (const WorkloadSide* side : {&load.positive, &load.negative}) {
-    const std::vector<Batch> train = CutBatches(side->train, load.positions, in.budget, max_rows);
-    tally.Compute(train, load.derives_tokens ? 2 : 1);
+    // The first prompts, whose probabilities are computed once more when the tokens are known, and the rest.
+    const int64_t first = load.derives_tokens ? std::min(side->train.count(), sharding::kTokenPrompts) : 0;
+    std::vector<Batch> train = CutBatches(Part(side->train, 0, first), load.positions, in.budget, max_rows);
+    tally.Compute(train, 2);
+    const std::vector<Batch> rest =
+        CutBatches(Part(side->train, first, side->train.count()), load.positions, in.budget, max_rows);
+    tally.Compute(rest, 1);
+    train.insert(train.end(), rest.begin(), rest.end());
     all.insert(all.end(), train.begin(), train.end());
     // Captured in one copy and summed in fp64: about 4 movements of 4 bytes a number.
     work.elementwise_seconds += 4.0 * AsReal(share(side->train.count()) * bytes_a_row) / in.machine->elementwise_bytes_per_s;
-    captured = load.derives_tokens ? captured + share(side->train.count()) * bytes_a_row
-                                   : std::max(captured, share(LargestReads(train)) * bytes_a_row);
+    waiting += share(first) * bytes_a_row;
+    largest = std::max(largest, share(LargestReads(rest)) * bytes_a_row);
     if (in.ranks > 1) {
       work.messages += 1;
       work.message_bytes += AsReal(bytes_of_sum);
@@ -37,8 +55,16 @@ StageCost CollectCost(const StageInputs& in) {
     all.insert(all.end(), validation.begin(), validation.end());
   }
   tally.Took(all);
+  // Streamed, captured rows wait for the last layer, in as much memory as the residual streams may have (capture.cc).
+  const int64_t waiting_tokens =
+      sharding::StreamTokens(*in.config, sharding::ActivationMemory(in.machine->memory_bytes_per_rank));
+  const int64_t fitting = std::max<int64_t>(1, waiting_tokens * in.ranks / in.config->num_layers());
+  const int64_t positions = load.positions * (load.positive.train.count() + load.negative.train.count());
+  StageCost& cost = tally.cost();
+  cost.weight_readings = std::max(cost.weight_readings, std::ceil(AsReal(positions) / AsReal(fitting)));
+  cost.waiting_bytes += std::min(positions, fitting) * 4 * in.config->num_layers() * in.config->d_model / in.ranks;
   // Two sums, one of them once more while ranks meet, and at the end three means, all fp64.
-  tally.cost().memory.residuals = captured + 6 * bytes_of_sum;
+  tally.cost().memory.residuals = std::max(waiting, largest) + 6 * bytes_of_sum;
   return tally.cost();
 }
 
@@ -85,8 +111,8 @@ StageCost SelectCost(const StageInputs& in) {
   tally.Passes(kl);
   for (const Batch& batch : kl) tally.cost().work.Add(in.decoder->Kl(AsReal(batch.reads)));
   tally.Passes(PackGroups(positive, load.to_bypass, in.budget));
-  // The baseline's distribution stays.
-  tally.cost().memory.logits += load.negative.validation.count() * in.decoder->vocab_rows() * 4;
+  // The baseline's distribution stays, of a slab. (That a second slab's is computed anew for KL is not counted.)
+  tally.cost().memory.logits += std::min(load.negative.validation.count(), sharding::kSlabRows) * in.decoder->vocab_rows() * 4;
   const int64_t grid = load.positions * in.config->num_layers() * in.config->d_model;
   tally.cost().memory.residuals = grid * (8 + 2 * 4);
   return tally.cost();

@@ -50,6 +50,13 @@ int64_t EditMemory(const StageInputs& in) {
 StageCost Edit(const StageInputs& in) {
   StageTally tally(PlanStage::kEdit, in);
   Work& work = tally.cost().work;
+  if (in.workload->writes_adapter) {
+    // One rank reads what writes the residual stream twice: to make the adapter, and to measure what it leaves.
+    work.flops += 4 * AsReal(in.edit.edited);
+    AddDisk(2 * AsReal(in.edit.edited * in.types.stored_bytes), in.machine->disk_read_bytes_per_s, work);
+    work.other_seconds += AsReal(in.edit.edited) / in.machine->edit_elements_per_s;
+  }
+  if (!in.workload->writes_checkpoint) return tally.cost();
   work.flops += 4 * AsReal(in.edit.edited);
   const double share = CheckpointBytes(in) / AsReal(in.ranks);
   AddDisk(share, in.machine->disk_read_bytes_per_s, work);
@@ -61,6 +68,7 @@ StageCost Edit(const StageInputs& in) {
 
 StageCost Verify(const StageInputs& in) {
   StageTally tally(PlanStage::kVerify, in);
+  if (!in.workload->writes_checkpoint) return tally.cost();  // The small forms take no time to speak of.
   Work& work = tally.cost().work;
   AddDisk(AsReal(in.edit.edited * in.types.stored_bytes) / AsReal(in.ranks), in.machine->disk_read_bytes_per_s, work);
   work.other_seconds += EditedElements(in) / in.machine->edit_elements_per_s;
@@ -83,6 +91,7 @@ StageCost Verify(const StageInputs& in) {
 
 StageCost Checksums(const StageInputs& in) {
   StageTally tally(PlanStage::kChecksums, in);
+  if (!in.workload->writes_checkpoint) return tally.cost();
   AddDisk(CheckpointBytes(in), in.machine->disk_read_bytes_per_s, tally.cost().work);
   tally.cost().work.other_seconds += CheckpointBytes(in) / in.machine->hash_bytes_per_s;
   return tally.cost();

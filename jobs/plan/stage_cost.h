@@ -3,16 +3,18 @@
 // Letters as in decoder_cost.h, and P positions, C candidates, n prompts of a set, M new tokens, r rows that decode together.
 //
 //   load       reads a rank's slices, converts them
-//   collect    one pass over both training sets, probabilities of n rows (twice when the concept's tokens are derived, since
-//              all residuals, 4 n L P D bytes of both sides shared out over the ranks, wait for them); with the filter one over
-//              the validation sets; the sums of each side meet in one all-reduce of 8 L P D bytes
+//   collect    one pass over both training sets, probabilities of n rows (when the concept's tokens are derived, twice of the
+//              first kTokenPrompts a side, whose residuals, 4 L P D bytes each, shared out over the ranks, wait for them); with
+//              the filter one over the validation sets; the sums of each side meet in one all-reduce of 8 L P D bytes
 //   select     one pass over both validation sets; induce: a pass over the negative ones and, for each of the C candidates,
 //              the blocks above its layer; KL: a pass over the negative ones for each candidate that induces; bypass: one over
 //              the positive ones for each candidate that is close
 //   evaluate   five sets (positive twice, negative three times): a pass over the prompts, then M - 1 steps of r rows. At most:
 //              rows that end early leave
-//   edit       reads and writes the checkpoint once; 4 FLOPs an edited element in fp64
-//   verify     reads the edited tensors, loads the edited model, three passes over 8 prompts a side
+//   edit       reads and writes the checkpoint once; 4 FLOPs an edited element in fp64. A LoRA adapter: one rank reads the
+//   edited
+//              tensors twice. The other forms cost nothing
+//   verify     of a checkpoint: reads the edited tensors, loads the edited model, three passes over 8 prompts a side
 //   checksums  sha256 of the checkpoint, on rank 0
 // Not counted: start of the programs, rendering and tokenizing, the report, and memory that the allocator keeps.
 #ifndef BEARING_JOBS_PLAN_STAGE_COST_H_

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "jobs/edit_fields.h"
 #include "jobs/prompt_set.h"
 #include "jobs/selection.h"
 #include "sharding/concat.h"
@@ -123,7 +124,8 @@ absl::StatusOr<Workload> MakeWorkload(const bearing::v1::JobSpec& spec, const sh
   workload.derives_tokens = spec.concept_spec().token_ids().empty() && spec.concept_spec().tokens().empty();
   workload.max_new_tokens = evaluates ? spec.evaluate().max_new_tokens() : 0;
   workload.max_batch = spec.collect().max_batch();
-  workload.edits = !spec.edit().skip();
+  workload.writes_checkpoint = !spec.edit().skip() && WritesForm(spec.edit(), kCheckpointForm);
+  workload.writes_adapter = !spec.edit().skip() && WritesForm(spec.edit(), kLoraForm);
   workload.keep_tied = spec.edit().keep_tied();
   return workload;
 }

@@ -36,9 +36,10 @@ struct Workload {
   bool complete = false;        // All reach all.
   bool filter = true;
   bool derives_tokens = true;
-  int64_t max_new_tokens = 0;  // 0 = no evaluation.
-  int64_t max_batch = 0;       // Prompts a pass of collect; 0 = no limit.
-  bool edits = true;
+  int64_t max_new_tokens = 0;     // 0 = no evaluation.
+  int64_t max_batch = 0;          // Prompts a pass of collect; 0 = no limit.
+  bool writes_checkpoint = true;  // Of the edit.
+  bool writes_adapter = false;
   bool keep_tied = false;
   bool estimated = false;  // Tokens are guessed from characters.
   std::string how;         // Where the counts of tokens come from, in words.

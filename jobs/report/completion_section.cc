@@ -19,11 +19,14 @@ struct Pair {
 // The completions of one side, one entry a prompt, in the order of the file.
 std::vector<Pair> PairUp(const std::vector<Completion>& completions, std::string_view side, std::string_view intervention) {
   std::vector<Pair> pairs;
-  std::map<std::string, size_t> index;
+  // A prompt may be there twice: its n-th completion belongs to its n-th place.
+  std::map<std::pair<std::string, size_t>, size_t> index;
+  std::map<std::string, size_t> seen_before, seen_after;
   for (const Completion& completion : completions) {
     const bool before = completion.intervention == "baseline";
     if (completion.side != side || (!before && completion.intervention != intervention)) continue;
-    const auto [at, is_new] = index.emplace(completion.prompt, pairs.size());
+    const size_t nth = (before ? seen_before : seen_after)[completion.prompt]++;
+    const auto [at, is_new] = index.emplace(std::pair(completion.prompt, nth), pairs.size());
     if (is_new) pairs.emplace_back();
     (before ? pairs[at->second].before : pairs[at->second].after) = &completion;
   }
@@ -35,6 +38,16 @@ std::string Verdict(const Completion* completion, const std::string& concept_nam
   return completion->shows_concept ? concept_name : Concat("no ", concept_name);
 }
 
+// What all judges said, where there are several.
+std::string Verdicts(const Completion& completion) {
+  if (completion.verdicts.size() < 2) return "";
+  std::string out = "<p class=\"muted\">";
+  for (size_t i = 0; i < completion.verdicts.size(); ++i) {
+    out += Concat(i == 0 ? "" : " · ", EscapeHtml(completion.verdicts[i]));
+  }
+  return out + "</p>";
+}
+
 std::string Response(const Completion* completion, const std::string& heading, const std::string& concept_name) {
   if (completion == nullptr)
     return Concat("<div class=\"response\"><h4>", heading, "</h4><p class=\"muted\">not generated</p></div>");
@@ -42,7 +55,7 @@ std::string Response(const Completion* completion, const std::string& heading, c
       completion->matched_marker.empty() ? "" : Concat(": contains “", EscapeHtml(completion->matched_marker), "”");
   return Concat("<div class=\"response\"><h4>", heading, " <span class=\"chip", completion->shows_concept ? " shows" : "",
                 "\">", Verdict(completion, concept_name), marker, "</span></h4><p class=\"text\" dir=\"auto\">",
-                EscapeHtml(completion->response), "</p></div>");
+                EscapeHtml(completion->response), "</p>", Verdicts(*completion), "</div>");
 }
 
 std::string Side(const ReportData& data, const char* side, const char* intervention, const std::string& title,

@@ -8,6 +8,7 @@
 #include "jobs/report/html_text.h"
 #include "jobs/report/plot_area.h"
 #include "jobs/report/svg_lines.h"
+#include "jobs/report/svg_matrix.h"
 #include "sharding/concat.h"
 
 namespace bearing::jobs {
@@ -125,6 +126,36 @@ std::string ComponentScatter(const ReportData& data) {
       static_cast<int>(kColumns * (kSize + kGap)), static_cast<int>(rows * (kSize + kHead + kGap)), content);
 }
 
+std::string CosineMatrices(const ReportData& data) {
+  const ChosenCosines cosines = CosinesOfChosen(data);
+  if (cosines.layers == nullptr) return "";
+  const Candidate& chosen = data.candidates[static_cast<size_t>(data.selected)];
+  MatrixMap layers;
+  layers.id = "layer-cosines";
+  layers.title = Concat("Cosine between the mean differences of two layers at position ", FormatFixed(chosen.position, 0));
+  layers.description = "How far one direction stands for its neighbours: 1 is the same direction, 0 is none in common.";
+  layers.row_axis = "layer";
+  layers.column_axis = "layer";
+  layers.values = *cosines.layers;
+  layers.scale = 1;
+  for (size_t layer = 0; layer < layers.values.size(); ++layer) layers.row_labels.push_back(Concat(layer));
+  MatrixMap positions;
+  positions.id = "position-cosines";
+  positions.title = Concat("Cosine between the mean differences of two positions at layer ", chosen.layer);
+  positions.description = layers.description;
+  positions.row_axis = "position";
+  positions.column_axis = "position";
+  positions.values = *cosines.positions;
+  positions.scale = 1;
+  const int count = static_cast<int>(positions.values.size());
+  for (int p = 0; p < count; ++p) {
+    positions.row_labels.push_back(FormatFixed(p - count, 0));
+    positions.column_labels.push_back(FormatFixed(p - count, 0));
+  }
+  return Concat("<h3>", layers.title, "</h3>", ScrollBox("Cosines of layers", RenderMatrix(layers)), "<h3>", positions.title,
+                "</h3>", ScrollBox("Cosines of positions", RenderMatrix(positions)));
+}
+
 std::string GeometryTable(const ReportData& data) {
   std::string rows;
   for (size_t i = 0; i < data.geometry.size(); ++i) {
@@ -151,6 +182,15 @@ std::string GeometryTable(const ReportData& data) {
 
 }  // namespace
 
+ChosenCosines CosinesOfChosen(const ReportData& data) {
+  if (data.selected < 0 || data.selected >= static_cast<int>(data.candidates.size())) return {};
+  const Candidate& chosen = data.candidates[static_cast<size_t>(data.selected)];
+  const int position = chosen.position + static_cast<int>(data.layer_cosines.size());
+  if (position < 0 || position >= static_cast<int>(data.layer_cosines.size())) return {};
+  if (chosen.layer < 0 || chosen.layer >= static_cast<int>(data.position_cosines.size())) return {};
+  return {&data.layer_cosines[static_cast<size_t>(position)], &data.position_cosines[static_cast<size_t>(chosen.layer)]};
+}
+
 std::string GeometrySection(const ReportData& data) {
   if (data.geometry.empty()) return "";
   const int chosen = ChosenLayer(data);
@@ -166,7 +206,7 @@ std::string GeometrySection(const ReportData& data) {
     }
   }
   return Concat(out, "<h3>Principal components</h3>", ScrollBox("Principal components", ComponentScatter(data)),
-                GeometryTable(data));
+                CosineMatrices(data), GeometryTable(data));
 }
 
 }  // namespace bearing::jobs

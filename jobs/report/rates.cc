@@ -4,17 +4,14 @@
 #include "jobs/report/report.h"
 
 namespace bearing::jobs {
-namespace {
 
-Rate RateOf(int showing, int n) {
-  Rate rate{.share = 0, .standard_error = 0, .n = n};
+Rate MakeRate(int64_t showing, int64_t n) {
+  Rate rate{.share = 0, .standard_error = 0, .n = static_cast<int>(n)};
   if (n == 0) return rate;
-  rate.share = static_cast<double>(showing) / n;
-  rate.standard_error = std::sqrt(rate.share * (1 - rate.share) / n);
+  rate.share = static_cast<double>(showing) / static_cast<double>(n);
+  rate.standard_error = std::sqrt(rate.share * (1 - rate.share) / static_cast<double>(n));
   return rate;
 }
-
-}  // namespace
 
 Rate ConceptRate(const std::vector<Completion>& completions, const std::string& side, const std::string& intervention) {
   int showing = 0, n = 0;
@@ -23,7 +20,7 @@ Rate ConceptRate(const std::vector<Completion>& completions, const std::string& 
     ++n;
     showing += completion.shows_concept ? 1 : 0;
   }
-  return RateOf(showing, n);
+  return MakeRate(showing, n);
 }
 
 std::vector<CategoryRates> RatesByCategory(const std::vector<Completion>& completions) {
@@ -40,7 +37,7 @@ std::vector<CategoryRates> RatesByCategory(const std::vector<Completion>& comple
   std::vector<CategoryRates> found;
   for (const auto& [key, by_intervention] : counts) {
     CategoryRates row{.side = std::get<1>(key), .category = std::get<2>(key), .rates = {}};
-    for (const auto& [intervention, count] : by_intervention) row.rates[intervention] = RateOf(count.showing, count.n);
+    for (const auto& [intervention, count] : by_intervention) row.rates[intervention] = MakeRate(count.showing, count.n);
     found.push_back(std::move(row));
   }
   return found;

@@ -3,6 +3,7 @@
 #define BEARING_JOBS_REPORT_REPORT_H_
 
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,8 @@ struct Completion {
   std::string response;
   bool shows_concept = false;
   std::string matched_marker;  // Which marker matched, if any.
+  // What each judge said in its own terms ("markers: refusal", "llama-guard: no unsafe, 0.12"); empty in older runs.
+  std::vector<std::string> verdicts = {};
 };
 
 struct ReportData {
@@ -69,9 +72,14 @@ struct ReportData {
   };
   std::vector<LayerGeometry> geometry;
   size_t geometry_positives = 0;
+  // Cosines of mean differences, [position][layer][layer] and [layer][position][position]; NaN where there is no direction.
+  using Matrices = std::vector<std::vector<std::vector<double>>>;
+  Matrices layer_cosines, position_cosines;
 
   std::vector<Completion> completions;
 
+  // "judges" and "agreement" of evaluation.json; null in older runs.
+  nlohmann::json judges, agreement;
   std::vector<CostRow> costs;
 
   // Verification of the edited checkpoint; empty when the stage was skipped. Name -> value, e.g. "max |logit difference|".
@@ -88,6 +96,7 @@ struct Rate {
   double standard_error = 0;
   int n = 0;
 };
+Rate MakeRate(int64_t showing, int64_t n);
 Rate ConceptRate(const std::vector<Completion>& completions, const std::string& side, const std::string& intervention);
 
 // The same by the prompts' categories, in alphabetical order; completions without a category are under "". One pass.

@@ -1,6 +1,7 @@
 #include <nlohmann/json.hpp>
 
 #include "jobs/report/cost_section.h"
+#include "jobs/report/geometry_section.h"
 #include "jobs/report/report.h"
 #include "jobs/report/report_sections.h"
 
@@ -139,6 +140,9 @@ std::string RenderReportJson(const ReportData& data) {
       {"rates_by_category", CategoriesJson(data)},
       {"norms", {{"positive", data.positive_norms}, {"negative", data.negative_norms}, {"difference", data.difference_norms}}}};
   for (const ReportNumbers& numbers : MoreReportNumbers()) out[std::string(numbers.key)] = numbers.json(data);
+  if (const ChosenCosines cosines = CosinesOfChosen(data); cosines.layers != nullptr) {
+    out["direction_cosines"] = {{"layers", *cosines.layers}, {"positions", *cosines.positions}};
+  }
   out["prompts"] = json::array();
   for (const auto& [name, counts] : data.prompt_counts) {
     out["prompts"].push_back({{"set", name}, {"given", counts.first}, {"kept", counts.second}});
@@ -151,8 +155,11 @@ std::string RenderReportJson(const ReportData& data) {
                                   {"prompt", completion.prompt},
                                   {"response", completion.response},
                                   {"shows_concept", completion.shows_concept},
-                                  {"matched_marker", completion.matched_marker}});
+                                  {"matched_marker", completion.matched_marker},
+                                  {"verdicts", completion.verdicts}});
   }
+  out["judges"] = data.judges.is_null() ? nlohmann::json::array() : data.judges;
+  out["agreement"] = data.agreement.is_null() ? nlohmann::json::array() : data.agreement;
   out["verification"] = RowsJson(data.verification);
   out["stage_seconds"] = json::object();
   for (const auto& [stage, seconds] : data.stage_seconds) out["stage_seconds"][stage] = seconds;

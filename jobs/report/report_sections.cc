@@ -6,6 +6,7 @@
 #include "jobs/report/cost_section.h"
 #include "jobs/report/geometry_section.h"
 #include "jobs/report/heatmap_panel.h"
+#include "jobs/report/judge_section.h"
 #include "jobs/report/report_tables.h"
 #include "jobs/report/summary_section.h"
 
@@ -16,6 +17,7 @@ constexpr ReportSection kSections[] = {
     {"summary", "Summary", SummarySection},
     {"effect", "What it does", EffectSection},
     {"categories", "By category", CategorySection},
+    {"judges", "What the judges say", JudgeSection},
     {"costs", "What it costs", CostSection},
     {"where", "Where the direction is", HeatmapSection},
     {"chosen", "How it was chosen", CandidateSection},

@@ -1,5 +1,6 @@
 #include "jobs/report/run_report.h"
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -50,7 +51,23 @@ absl::Status TakeNorms(const std::string& means, ReportData& data) {
   return absl::OkStatus();
 }
 
+ReportData::Matrices MatricesOf(const Json& json) {
+  ReportData::Matrices all;
+  for (const Json& matrix : json) {
+    auto& rows = all.emplace_back();
+    for (const Json& row : matrix) {
+      auto& values = rows.emplace_back();
+      for (const Json& value : row) values.push_back(value.is_null() ? std::nan("") : value.get<double>());
+    }
+  }
+  return all;
+}
+
 absl::Status TakeGeometry(const Json& geometry, ReportData& data) {
+  if (geometry.contains("direction_cosines")) {  // Not in older runs.
+    data.layer_cosines = MatricesOf(geometry["direction_cosines"].at("layers"));
+    data.position_cosines = MatricesOf(geometry["direction_cosines"].at("positions"));
+  }
   data.geometry_positives = geometry.at("positive").size();
   const size_t prompts = data.geometry_positives + geometry.at("negative").size();
   for (const Json& row : geometry.at("layers")) {
@@ -104,6 +121,24 @@ absl::Status TakeSelection(const Json& select, ReportData& data) {
   return absl::OkStatus();
 }
 
+// "markers: refusal", "llama-guard: not unsafe (0.12)".
+std::vector<std::string> VerdictTexts(const Json& row, const Json& judges) {
+  std::vector<std::string> texts;
+  for (const Json& judge : judges) {
+    const std::string name = judge.at("name").get<std::string>();
+    const Json& said = row.at("verdicts").at(name);
+    const Json& yes = said.at("verdict");
+    std::string text = Concat(name, ": ",
+                              yes.is_null()     ? "not judged"
+                              : yes.get<bool>() ? ""
+                                                : "not ",
+                              yes.is_null() ? "" : judge.at("finds").get<std::string>());
+    if (said.contains("score") && !said["score"].is_null()) text += absl::StrFormat(" (%.3g)", said["score"].get<double>());
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
 absl::Status TakeCompletions(const std::string& file, ReportData& data) {
   BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
   return GuardJson(file, [&] {
@@ -116,25 +151,51 @@ absl::Status TakeCompletions(const std::string& file, ReportData& data) {
                                   .prompt = row.at("prompt").get<std::string>(),
                                   .response = row.at("response").get<std::string>(),
                                   .shows_concept = row.at("shows_concept").get<bool>(),
-                                  .matched_marker = row.at("matched_marker").get<std::string>()});
+                                  .matched_marker = row.at("matched_marker").get<std::string>(),
+                                  .verdicts = VerdictTexts(row, data.judges)});
     }
     return absl::OkStatus();
   });
 }
 
+absl::Status TakeEvaluation(const Json& evaluation, ReportData& data) {
+  data.judges = evaluation.value("judges", Json::array());  // Older runs have none.
+  data.agreement = evaluation.value("agreement", Json::array());
+  return absl::OkStatus();
+}
+
+// Of forms that are no checkpoint.
+void TakeForms(const Json& forms, ReportData& data) {
+  if (const auto lora = forms.find("lora"); lora != forms.end()) {
+    data.verification.push_back({"LoRA adapter: modules", Concat(lora->at("modules").get<int>())});
+    data.verification.push_back(
+        {"LoRA adapter: largest |r^T (W + B A)| / |W|", absl::StrFormat("%.2e", lora->at("largest_residue").get<double>())});
+  }
+  if (const auto vector = forms.find("control-vector"); vector != forms.end()) {
+    data.verification.push_back({"control vector", Concat(vector->at("tensor").get<std::string>(), ", norm ",
+                                                          absl::StrFormat("%.4g", vector->at("norm").get<double>()))});
+  }
+}
+
 absl::Status TakeVerification(const Json& verify, ReportData& data) {
-  data.verification.push_back({"edited tensors", Concat(verify.at("edited_tensors").get<int>())});
-  data.verification.push_back(
-      {"largest |r^T W'| / |W'| as stored", absl::StrFormat("%.2e (%s)", verify.at("largest_residue").get<double>(),
-                                                            verify.at("largest_residue_tensor").get<std::string>())});
+  if (const auto edited = verify.find("edited_tensors"); edited != verify.end()) {
+    data.verification.push_back({"edited tensors", Concat(edited->get<int>())});
+    const Json& worst = verify.at("largest_residue_tensor");  // null where nothing was removed.
+    if (!worst.is_null()) {
+      data.verification.push_back(
+          {"largest |r^T W'| / |W'| as stored",
+           absl::StrFormat("%.2e (%s)", verify.at("largest_residue").get<double>(), worst.get<std::string>())});
+    }
+  }
+  if (const auto forms = verify.find("forms"); forms != verify.end()) TakeForms(*forms, data);
   const Json& logits = verify.at("logits");
   if (logits.is_null()) return absl::OkStatus();
   const auto add = [&](const char* name, const char* key) {
     data.verification.push_back({name, absl::StrFormat("%.3e", logits.at(key).get<double>())});
   };
-  add("largest logit difference, edited weights to ablation", "max_logit_difference_to_ablation");
+  add("largest logit difference, edited weights to intervention", "max_logit_difference_to_ablation");
   add("largest logit difference, edited weights to original", "max_logit_difference_to_baseline");
-  add("mean KL, ablation to edited weights", "mean_kl_to_ablation");
+  add("mean KL, intervention to edited weights", "mean_kl_to_ablation");
   return absl::OkStatus();
 }
 
@@ -157,7 +218,7 @@ absl::Status TakeProvenance(const Json& provenance, ReportData& data) {
 
 // From the marks of the stages; a copy of a run without them has no times.
 void TakeStageSeconds(const std::string& folder, ReportData& data) {
-  for (const char* stage : {"collect", "select", "evaluate", "cost", "edit", "verify"}) {
+  for (const char* stage : {"collect", "select", "evaluate", "judge", "cost", "edit", "verify"}) {
     const std::string mark = Concat(folder, "/.bearing/stages/", stage, ".json");
     WithJson(mark, [&](const Json& document) {
       data.stage_seconds.push_back({stage, document.at("seconds").get<double>()});
@@ -172,9 +233,13 @@ absl::Status TakeCosts(const Json& costs, ReportData& data) {
 }
 
 constexpr ReportSource kSources[] = {
-    {"collect.json", true, ReadJson<TakeCollect>},      {"means.safetensors", true, TakeNorms},
-    {"candidates.json", true, ReadJson<TakeSelection>}, {"geometry.json", false, ReadJson<TakeGeometry>},
-    {"costs.json", false, ReadJson<TakeCosts>},         {"completions.jsonl", false, TakeCompletions},
+    {"collect.json", true, ReadJson<TakeCollect>},
+    {"means.safetensors", true, TakeNorms},
+    {"candidates.json", true, ReadJson<TakeSelection>},
+    {"geometry.json", false, ReadJson<TakeGeometry>},
+    {"costs.json", false, ReadJson<TakeCosts>},
+    {"evaluation.json", false, ReadJson<TakeEvaluation>},  // Before the completions.
+    {"completions.jsonl", false, TakeCompletions},
     {"verify.json", false, ReadJson<TakeVerification>},
 };
 

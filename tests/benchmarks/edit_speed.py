@@ -4,15 +4,19 @@
     edit_speed.py --bytes 4GB --folder /path/on/the/disk [--shape 8b] [--ranks 1 2] [--repeat 3] [--cold]
 
 Makes a synthetic bfloat16 checkpoint with the matrices of a Llama model (random values; as many layers as the size asks for),
-then alternates `cp`, `cp` with a sync behind it, and the edit with and without reading back. With --cold the source leaves the
-page cache before every run. Prints one line of JSON a run and a table; the folder is removed again.
+then alternates `cp`, `cp` with a sync behind it, what the disk does past the page cache (direct writes of as many bytes, with --cold
+together with reads of the source), and the edit with and without reading back. With --cold the source leaves the page cache before every run. With --copy-once `cp` runs in the first round
+only. Prints one line of JSON a run and a table; the folder is removed again.
 """
 
 import argparse
+import concurrent.futures
 import json
+import mmap
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -99,6 +103,46 @@ def leave_cache(folder):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def direct_buffer(block):
+    buffer = mmap.mmap(-1, block)  # Aligned to pages.
+    buffer.write(np.random.default_rng(2).bytes(block))
+    return buffer
+
+
+def use_disk_directly(out, total, model=None, threads=3, block=16 << 20):
+    """Seconds that the disk takes for `total` bytes past the page cache, several writes at a time; with `model`, its files are read
+    the same way meanwhile."""
+    out.mkdir()
+    jobs, files = [], []
+    target = os.open(out / "direct", os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    files.append(target)
+    os.posix_fallocate(target, 0, total)
+    written = direct_buffer(block)
+    jobs += [lambda at=at: os.pwrite(target, written, at) for at in range(0, total - block, block)]
+    reads, local = [], threading.local()
+
+    def read(file, at):
+        if not hasattr(local, "buffer"):
+            local.buffer = direct_buffer(block)
+        os.preadv(file, [local.buffer], at)
+
+    for path in sorted(model.glob("*.safetensors")) if model else []:
+        file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        files.append(file)
+        reads += [lambda file=file, at=at: read(file, at) for at in range(0, path.stat().st_size, block)]
+    start = time.monotonic()
+    try:
+        with concurrent.futures.ThreadPoolExecutor(threads) as writers, concurrent.futures.ThreadPoolExecutor(threads) as readers:
+            pending = [readers.submit(job) for job in reads] + [writers.submit(job) for job in jobs]
+            for future in pending:
+                future.result()
+        os.fsync(target)
+    finally:
+        for file in files:
+            os.close(file)
+    return time.monotonic() - start
+
+
 def run(command):
     """Seconds, and what the program says about itself."""
     start = time.monotonic()
@@ -114,13 +158,14 @@ def main():
     parser.add_argument("--ranks", type=int, nargs="+", default=[1])
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--copy-once", action="store_true")
     parser.add_argument("--bearing", type=Path, default=Path(__file__).resolve().parents[2] / "build/bin/bearing")
     parser.add_argument("--verify", action="store_true", help="also time the edit with reading back")
     arguments = parser.parse_args()
     folder, model, out = arguments.folder, arguments.folder / "model", arguments.folder / "out"
     edit = [arguments.bearing, "edit", "--model", model, "--direction", folder / "direction.safetensors", "--out", out,
             "--no-progress", "-o", "json"]
-    runs = {"cp": ["cp", "-r", model, out], "cp + sync": ["sh", "-c", f"cp -r {model} {out} && sync -f {out}"]}
+    runs = {"cp": ["cp", "-r", model, out], "cp + sync": ["sh", "-c", f"cp -r {model} {out} && sync -f {out}"], "the disk alone": None}
     for ranks in arguments.ranks:
         runs[f"edit, {ranks} rank(s)"] = edit + ["--ranks", ranks, "--no-verify"]
         if arguments.verify:
@@ -129,22 +174,25 @@ def main():
         total = make_model(model, arguments.shape, arguments.bytes)
         print(f"{total / 1e9:.2f} GB, {arguments.shape} shape, {'cold' if arguments.cold else 'warm'} source", flush=True)
         times = {name: [] for name in runs}
-        for _ in range(arguments.repeat):
+        for turn in range(arguments.repeat):
             for name, command in runs.items():
+                if turn and arguments.copy_once and name.startswith("cp"):
+                    continue
                 shutil.rmtree(out, ignore_errors=True)
                 os.sync()
                 if arguments.cold:
                     leave_cache(model)
-                seconds, detail = run(command)
+                seconds, detail = run(command) if command else (use_disk_directly(out, total, model if arguments.cold else None), {})
                 memory = detail.get("peak_memory_bytes", 0)
                 times[name].append((seconds, memory))
                 print(json.dumps({"run": name, "seconds": round(seconds, 2), "GB/s": round(total / 1e9 / seconds, 3),
                                   "peak_MiB": memory >> 20, "write_s": detail.get("write_seconds"), "verify_s": detail.get("verify_seconds")}), flush=True)
         best = {name: min(values) for name, values in times.items()}
         reference = best["cp"][0]
-        print("\n| run | best s | GB/s | times cp | peak MiB a rank |\n|---|---|---|---|---|")
+        direct = best["the disk alone"][0]
+        print("\n| run | best s | GB/s | times cp | of the disk's rate | peak MiB a rank |\n|---|---|---|---|---|---|")
         for name, (seconds, memory) in best.items():
-            print(f"| {name} | {seconds:.1f} | {total / 1e9 / seconds:.2f} | {reference / seconds:.2f} | {memory >> 20} |")
+            print(f"| {name} | {seconds:.1f} | {total / 1e9 / seconds:.2f} | {reference / seconds:.2f} | {direct / seconds:.0%} | {memory >> 20} |")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -112,12 +112,11 @@ class Engine {
   absl::Status Forward(const steer::Rows& rows) {
     const Stopwatch watch;
     std::vector<int32_t> ids;
-    const steer::CaptureTask task{&rows, 0, [&](const steer::CapturedBatch& batch) -> absl::Status {
-                                    BEARING_ASSIGN_OR_RETURN(const std::vector<int32_t> best,
-                                                             steer::ArgMax(*decoder_, decoder_->LocalLogits(batch.last_ND)));
-                                    ids.insert(ids.end(), best.begin(), best.end());
-                                    return absl::OkStatus();
-                                  }};
+    const steer::CaptureTask task = steer::CaptureAll(rows, 0, [&](const steer::CapturedBatch& batch) -> absl::Status {
+      BEARING_ASSIGN_OR_RETURN(const std::vector<int32_t> best, steer::ArgMax(*decoder_, decoder_->LocalLogits(batch.last_ND)));
+      ids.insert(ids.end(), best.begin(), best.end());
+      return absl::OkStatus();
+    });
     BEARING_RETURN_IF_ERROR(steer::CaptureResiduals(*replicas_, {&task, 1}, options_.budget, rows.size()));
     return Answer({{"seconds", watch.Seconds()}, {"tokens", TokensOf(*decoder_, rows, 1, options_.budget)}, {"ids", ids}});
   }
@@ -128,7 +127,7 @@ class Engine {
     options.max_new_tokens = new_tokens;
     options.budget = options_.budget;
     const steer::GenerationTask task{&rows, model::Intervention()};
-    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> made, steer::GenerateGreedy(*replicas_, {&task, 1}, options));
+    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> made, steer::GenerateRows(*replicas_, {&task, 1}, options));
     return Answer({{"seconds", watch.Seconds()}, {"ids", made[0]}});
   }
 
@@ -136,10 +135,10 @@ class Engine {
     const Stopwatch watch;
     const sharding::ModelConfig& config = decoder_->config();
     steer::ResidualMean mean(config.num_layers(), positions, config.d_model);
-    const steer::CaptureTask task{&rows, positions, [&](const steer::CapturedBatch& batch) {
-                                    mean.Add(batch, std::vector<bool>(batch.range.size(), true));
-                                    return absl::OkStatus();
-                                  }};
+    const steer::CaptureTask task = steer::CaptureAll(rows, positions, [&](const steer::CapturedBatch& batch) {
+      mean.Add(batch, std::vector<bool>(batch.range.size(), true));
+      return absl::OkStatus();
+    });
     BEARING_RETURN_IF_ERROR(steer::CaptureResiduals(*replicas_, {&task, 1}, options_.budget, rows.size()));
     BEARING_ASSIGN_OR_RETURN(const at::Tensor mean_PLD, mean.Mean(*replicas_));
     return Answer({{"seconds", watch.Seconds()},

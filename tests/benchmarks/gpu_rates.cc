@@ -121,7 +121,7 @@ absl::StatusOr<nlohmann::json> MeasureDecode(model::Decoder& decoder, const Work
     options.max_new_tokens = new_tokens;
     const steer::GenerationTask task{&rows, {}};
     return BestSeconds(decoder.device(), work.repeats, [&] {
-      return steer::GenerateGreedy(alone, {&task, 1}, options).status();
+      return steer::GenerateRows(alone, {&task, 1}, options).status();
     });
   };
   BEARING_ASSIGN_OR_RETURN(const double one, seconds_of(1));

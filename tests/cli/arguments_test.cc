@@ -36,7 +36,7 @@ TEST_F(ArgumentsTest, EveryCommandHasHelpWithAnExample) {
   const Result all = Call({"--help"});
   EXPECT_EQ(all.code, 0);
   for (const char* command : {"run", "plan", "trace", "validate", "submit", "list", "describe", "watch", "cancel", "delete",
-                              "logs", "artifacts", "token", "workers", "fetch", "version", "completion"}) {
+                              "logs", "artifacts", "token", "workers", "fetch", "doctor", "version", "completion"}) {
     EXPECT_THAT(all.out, HasSubstr(command));
     const Result help = Call({command, "--help"});
     EXPECT_EQ(help.code, 0) << command;

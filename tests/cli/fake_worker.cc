@@ -7,7 +7,7 @@
 //   hang     works on until the job is cancelled
 //   deaf     works on whatever comes, SIGTERM included
 //
-// `trace` prints what it was told, `calibrate` the file that FAKE_MACHINE names.
+// `trace` and `probe` print what they were told, `calibrate` the file that FAKE_MACHINE names.
 #include <grpcpp/grpcpp.h>
 #include <unistd.h>
 
@@ -188,7 +188,7 @@ class FakeGroup {
 int main(int argc, char** argv) {
   const std::string mode = Variable("FAKE_WORKER", "succeed");
   if (mode == "deaf") std::signal(SIGTERM, SIG_IGN);
-  if (argc > 1 && std::string(argv[1]) == "trace") {
+  if (argc > 1 && (std::string(argv[1]) == "trace" || std::string(argv[1]) == "probe")) {
     // Says what it was told, so that a test can compare.
     if (Variable("OMPI_COMM_WORLD_RANK", "0") != "0") return 0;
     for (int i = 1; i < argc; ++i) std::printf("%s\n", argv[i]);

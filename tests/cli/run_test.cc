@@ -34,6 +34,9 @@ class RunTest : public ::testing::Test {
     return std::make_unique<Program>(arguments,
                                      testing::Environment{{"BEARING_WORKER", BEARING_FAKE_WORKER},
                                                           {"BEARING_COORDINATOR", BEARING_COORDINATOR_PROGRAM},
+                                                          // For another server: this one is loopback's own.
+                                                          {"BEARING_CA_FILE", "/nowhere"},
+                                                          {"BEARING_TOKEN_FILE", "/nowhere"},
                                                           {"FAKE_WORKER", worker_mode}},
                                      job_.path());
   }

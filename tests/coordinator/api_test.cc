@@ -31,7 +31,9 @@ class ApiTest : public ServerTest {
     request.set_job_id(id);
     bearing::v1::CreateJobResponse response;
     absl::Status status = rpc::FromGrpc(jobs_->CreateJob(&context, request, &response));
-    if (status.ok()) EXPECT_EQ(response.job().name(), id);
+    if (status.ok()) {
+      EXPECT_EQ(response.job().name(), id);
+    }
     return status;
   }
 

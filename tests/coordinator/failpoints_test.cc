@@ -4,6 +4,7 @@
 // One round goes through the whole life of seven jobs. The program dies at the given place (or at a random moment), is started
 // again on the same store, and the client goes on as a client does: it asks again, with the same request_id. In the test run
 // each place is tried twice; BEARING_FAILPOINT_ROUNDS sets how often.
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -99,8 +100,12 @@ class Round {
     for (const Job& job : list.jobs()) found[job.name()] = job.state();
     EXPECT_EQ(found, wanted) << failpoint_;
     for (const Job& job : list.jobs()) {
-      if (job.name() == "done") EXPECT_EQ(job.result().layer(), 3);
-      if (job.name() == "lost") EXPECT_EQ(job.result().layer(), 5);
+      if (job.name() == "done") {
+        EXPECT_EQ(job.result().layer(), 3);
+      }
+      if (job.name() == "lost") {
+        EXPECT_EQ(job.result().layer(), 5);
+      }
     }
     for (const auto& [name, times] : finished_) EXPECT_EQ(times, 1) << name << " " << failpoint_;
     process_->End(SIGTERM);
@@ -166,7 +171,9 @@ class Round {
     Retry([&] {
       bearing::v1::CreateJobResponse response;
       const absl::Status status = Call(jobs_.get(), &JobsService::Stub::CreateJob, request, &response);
-      if (status.ok()) EXPECT_EQ(response.job().name(), name);
+      if (status.ok()) {
+        EXPECT_EQ(response.job().name(), name);
+      }
       return status;
     });
   }

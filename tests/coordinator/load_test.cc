@@ -2,6 +2,7 @@
 //
 // The store is filled directly, the program serves it, the clients are in this process. BEARING_LOAD_JOBS sets the length of
 // the queue (default 10,000).
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -151,6 +152,16 @@ TEST_F(LoadTest, ServesSoonAfterAKill) {
 TEST_F(LoadTest, ALongQueueIsListedAndGrowsQuickly) {
   Fill(QueueLength());
   Start();
+  // Calls that do nothing, in between: how long a call takes on this machine just now, whatever the queue. The limits are those
+  // of an idle machine on top of that.
+  Times nothing;
+  const auto idle = [&] {
+    nothing.Measure([&] {
+      grpc::ClientContext context;
+      bearing::v1::GetVersionResponse version;
+      ASSERT_TRUE(jobs_->GetVersion(&context, {}, &version).ok());
+    });
+  };
   Times list;
   int jobs = 0;
   std::string token;
@@ -159,6 +170,7 @@ TEST_F(LoadTest, ALongQueueIsListedAndGrowsQuickly) {
     list.Measure([&] { ASSERT_TRUE(List(token, &page).ok()); });
     token = page.next_page_token();
     jobs += page.jobs_size();
+    idle();
   } while (!token.empty());
   EXPECT_EQ(jobs, QueueLength());
   for (int i = 0; i < 100; ++i) list.Measure([&] { ASSERT_TRUE(List("", &page).ok()); });
@@ -166,7 +178,10 @@ TEST_F(LoadTest, ALongQueueIsListedAndGrowsQuickly) {
   bearing::v1::CreateJobRequest request;
   *request.mutable_spec() = spec_;
   bearing::v1::CreateJobResponse response;
-  for (int i = 0; i < 200; ++i) create.Measure([&] { ASSERT_TRUE(Create(request, &response).ok()); });
+  for (int i = 0; i < 200; ++i) {
+    create.Measure([&] { ASSERT_TRUE(Create(request, &response).ok()); });
+    idle();
+  }
   // A group that none of the queued jobs suits looks through all of them.
   Times lease;
   for (int i = 0; i < 100; ++i) {
@@ -181,10 +196,11 @@ TEST_F(LoadTest, ALongQueueIsListedAndGrowsQuickly) {
     });
   }
   const int64_t resident = ResidentMebibytes();
+  std::printf("calls that do nothing %s\n", nothing.Text().c_str());
   std::printf("queue of %d: list %s, create %s, lease %s, resident %ld MiB\n", QueueLength(), list.Text().c_str(),
               create.Text().c_str(), lease.Text().c_str(), static_cast<long>(resident));
-  EXPECT_LT(list.Quantile(0.99), 50);
-  EXPECT_LT(create.Quantile(0.99), 100);
+  EXPECT_LT(list.Quantile(0.99), 50 + nothing.Quantile(0.99));
+  EXPECT_LT(create.Quantile(0.99), 100 + nothing.Quantile(0.99));
   EXPECT_LT(resident, 256);
 }
 

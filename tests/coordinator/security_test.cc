@@ -340,6 +340,14 @@ TEST_F(PathPolicyTest, LinksDoNotLeadOut) {
   std::filesystem::create_symlink(dir_ / "secret", dir_ / "models/link");
   EXPECT_EQ(Check(dir_ / "models/link", dir_ / "work/x").code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(Check(dir_ / "models/link/new", dir_ / "work/x").code(), absl::StatusCode::kPermissionDenied);
+  // To what is not there yet, through another link, and in a circle.
+  std::filesystem::create_symlink(dir_ / "elsewhere", dir_ / "work/new");
+  EXPECT_EQ(Check(dir_ / "models/a", dir_ / "work/new").code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(Check(dir_ / "models/a", dir_ / "work/new/deep").code(), absl::StatusCode::kPermissionDenied);
+  std::filesystem::create_symlink("new/../../secret", dir_ / "work/again");
+  EXPECT_FALSE(Check(dir_ / "models/a", dir_ / "work/again").ok());
+  std::filesystem::create_symlink("circle", dir_ / "work/circle");
+  EXPECT_EQ(Check(dir_ / "models/a", dir_ / "work/circle").code(), absl::StatusCode::kInvalidArgument);
   std::filesystem::create_symlink(dir_ / "secret/key", dir_ / "models/a/config.json");
   EXPECT_EQ(Check(dir_ / "models/a", dir_ / "work/x").code(), absl::StatusCode::kPermissionDenied);
   // One that stays inside is what the hub's cache is made of.
@@ -357,7 +365,16 @@ TEST_F(PathPolicyTest, EveryTextThatIsAPathCounts) {
   spec.mutable_concept_spec()->add_markers("/help");
   spec.mutable_prompts()->set_system("/help or s3://x");
   (*spec.mutable_labels())["x"] = "/etc";
+  spec.mutable_evaluate()->add_stop("/end");
+  bearing::v1::JudgeModel& judge = *spec.add_judges()->mutable_model();
+  judge.set_prompt("/judge {response}");
+  judge.add_says_yes("/yes");
   EXPECT_TRUE(policy_.Check(spec).ok()) << policy_.Check(spec);
+  judge.set_prompt_file("/etc/passwd");
+  EXPECT_THAT(std::string(policy_.Check(spec).message()), HasSubstr("judges[0].model.prompt_file: "));
+  judge.clear_prompt_file();
+  judge.set_path(dir_ / "secret");
+  EXPECT_THAT(std::string(policy_.Check(spec).message()), HasSubstr("judges[0].model.path: "));
 }
 
 }  // namespace

@@ -100,6 +100,24 @@ def read_json(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def completions(folder):
+    """The lines of completions.jsonl."""
+    return [json.loads(line) for line in (Path(folder) / "completions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def same_completions(folder, other):
+    """Are texts and verdicts the same, and the measures up to what rounding in another layout of ranks does to them?"""
+    def measures(line):
+        return [line.pop("metric"), *(said.pop("score", None) for said in line["verdicts"].values())]
+
+    lines, others = completions(folder), completions(other)
+    for line, theirs in zip(lines, others):
+        for a, b in zip(measures(line), measures(theirs), strict=True):
+            if a != b and (a is None or b is None or abs(a - b) > 2e-3):
+                return False
+    return lines == others
+
+
 def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 

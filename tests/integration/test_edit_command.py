@@ -152,6 +152,8 @@ def test_lora_merges_to_the_edited_weights(tmp_path):
     merged = peft.PeftModel.from_pretrained(base, tmp_path / "lora").merge_and_unload().state_dict()
     for name, want in got.items():
         assert (merged[name] - want).abs().max() <= 1e-6 * want.abs().max(), name
+    verified = support.read_json(tmp_path / "lora/bearing.json")["verification"]
+    assert verified["modules"] == 5 and 1e-3 < verified["largest_residue"] < 1, verified
     refused = edit(support.TINY / "mixtral", tmp_path / "no", "--form", "lora", direction=direction_of(support.TINY / "mixtral"))
     assert refused.code == 2 and "experts" in refused.err, refused.text
 
@@ -167,6 +169,12 @@ def test_control_vector_is_read_by_the_gguf_package(tmp_path):
     assert tensor.name == "direction.1"  # behind block 1 = at the input of block 2
     want = -1.5 * load_file(direction_of(QWEN))["mean_difference"]
     assert torch.allclose(torch.from_numpy(tensor.data.copy()), want, atol=1e-6)
+    # The factor of an addition, also of a family that has no bias to write one to.
+    assert edit(QWEN, tmp_path / "i.gguf", "--form", "control-vector", "--layer", 2, "--induce", "2").code == 0
+    (tensor,) = gguf.GGUFReader(tmp_path / "i.gguf").tensors
+    assert torch.allclose(torch.from_numpy(tensor.data.copy()), want * (2 / -1.5), atol=1e-6)
+    refused = edit(QWEN, tmp_path / "no", "--form", "lora", "--layer", 2, "--induce", "2")
+    assert refused.code == 2 and "--induce" in refused.err, refused.text
     refused = edit(QWEN, tmp_path / "no.gguf", "--form", "control-vector", "--layer", 1)
     assert refused.code == 2 and "layer=1" in refused.err, refused.text
 

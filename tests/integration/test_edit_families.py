@@ -111,3 +111,42 @@ def test_equal_sizes_do_not_tell_two_orientations_apart(tmp_path):
     ran = support.bearing("edit", "--model", tmp_path / "model", "--direction", tmp_path / "d.safetensors", "--out",
                           tmp_path / "edited")
     assert ran.code == 2 and "orientation" in ran.err and "experts.down_proj" in ran.err, ran.text
+
+
+PROJECTORS = {  # What writes image features into the residual stream; True: its columns are what is written.
+    "llama4": {"multi_modal_projector.linear_1.weight": True},
+    "qwen3_vl_moe": {"model.visual.merger.linear_fc2.weight": True, "model.visual.merger.linear_fc2.bias": False},
+    "gemma3-vision": {"multi_modal_projector.mm_input_projection_weight": False},
+}
+
+
+@pytest.mark.parametrize("name", PROJECTORS)
+def test_projector_is_edited_where_it_is_asked_for_and_else_left_alone(name, tmp_path):
+    model = tmp_path / "model"
+    if name in edit_families.FAMILIES:
+        save(name, model)
+        size = 32
+    else:
+        model = support.TINY / name
+        size = support.read_json(model / "config.json")["text_config"]["hidden_size"]
+    direction = write_direction(tmp_path / "d.safetensors", size).double()
+    written = {}
+    for folder, more in (("without", []), ("with", ["--projector"])):
+        ran = support.bearing("edit", "--model", model, "--direction", tmp_path / "d.safetensors", "--out", tmp_path / folder, *more)
+        assert ran.code == 0, ran.text
+        written[folder] = load_file(tmp_path / folder / "model.safetensors")
+    source = load_file(model / "model.safetensors")
+    names = {key for key in source if key.startswith(tuple(PROJECTORS[name]))}
+    deep = {key for key in source if "deepstack_merger_list" in key and "linear_fc2" in key}
+    assert names == set(PROJECTORS[name])
+    for key in names | deep:
+        assert torch.equal(written["without"][key], source[key]), key
+        w = source[key].double()
+        vectors = w.T if PROJECTORS[name].get(key, key.endswith("weight")) else w
+        want = vectors - (vectors @ direction)[..., None] * direction
+        got = written["with"][key].double()
+        got = got.T if vectors is not w else got
+        assert (got - want).abs().max() <= 1e-6 * w.abs().max(), key
+        assert not torch.equal(written["with"][key], source[key]), key
+    others = set(source) - names - deep
+    assert all(torch.equal(written["with"][key], written["without"][key]) for key in others)

@@ -340,3 +340,14 @@ def test_other_quantizations_are_refused_by_name(method, advice, tmp_path):
     support.write_json(tmp_path / "model/config.json", config)
     ran = edit(tmp_path / "model", tmp_path / "out", direction=direction_of(QWEN))
     assert ran.code == 2 and method in ran.err and advice in ran.err and not (tmp_path / "out").exists(), ran.text
+
+
+@pytest.mark.parametrize("weights", [{"num_bits": "8"}, {"num_bits": 8, "type": 1}, {"num_bits": 8, "type": "float", "symmetric": 0},
+                                     {"num_bits": 4, "type": "int"}, "float", None])
+def test_groups_of_another_form_are_refused_by_name(weights, tmp_path):
+    copy(QWEN, tmp_path / "model")
+    config = support.read_json(QWEN / "config.json")
+    config["quantization_config"] = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": weights}}}
+    support.write_json(tmp_path / "model/config.json", config)
+    ran = edit(tmp_path / "model", tmp_path / "out", direction=direction_of(QWEN))
+    assert ran.code == 2 and "group_0" in ran.err and "8-bit floats" in ran.err and "config.json" in ran.err, ran.text

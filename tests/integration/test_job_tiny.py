@@ -170,7 +170,7 @@ def test_checkpoint_is_the_source_without_the_direction(jobs, oracles, model, ra
 def test_completions_equal_the_oracle(jobs, oracles, model, ranks):
     job, oracle = jobs(model, ranks), oracles(model)
     direction, difference = plain_model.load_direction(job.out / "direction.safetensors")
-    lines = [json.loads(line) for line in (job.out / "completions.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = support.completions(job.out)
     assert len(lines) == 5 * 4
     for side in support.SIDES:
         steered = {"baseline": {}, "ablation": {"ablate": direction}}
@@ -235,7 +235,7 @@ def test_two_ranks_equal_one(jobs):
     assert compare.worst(found)["error"] <= 1e-5, compare.worst(found)
     assert one.table["selected"] == two.table["selected"]
     assert support.read_json(two.out / "manifest.json")["provenance"]["ranks"] == 2
-    assert (one.out / "completions.jsonl").read_text() == (two.out / "completions.jsonl").read_text()
+    assert support.same_completions(one.out, two.out)
 
 
 class Page(html.parser.HTMLParser):

@@ -96,8 +96,8 @@ TEST(JobSpecParseTest, UnknownKeyHasPathLineAndSuggestion) {
             "job.yaml:5: prompts.positive.trian: unknown key; did you mean \"train\"?");
   EXPECT_EQ(ErrorOf(std::string(kHead) + "model:\n  ranks: 2\n"),
             "job.yaml:4: model.ranks: unknown key; \"ranks\" belongs at the top level");
-  EXPECT_EQ(ErrorOf(std::string(kHead) + "collect: {temperature: 1}\n"),
-            "job.yaml:3: collect.temperature: unknown key; known here: filter, max_batch");
+  EXPECT_EQ(ErrorOf(std::string(kHead) + "collect: {hotness: 1}\n"),
+            "job.yaml:3: collect.hotness: unknown key; known here: filter, max_batch, dump");
 }
 
 TEST(JobSpecParseTest, WrongTypesSayWhatWasExpected) {
@@ -114,7 +114,8 @@ TEST(JobSpecParseTest, WrongTypesSayWhatWasExpected) {
             "job.yaml:6: select.layers[1]: expected a whole number, found \"b\"");
   EXPECT_EQ(ErrorOf(head + "name: [a]\n"), "job.yaml:3: name: expected text, found a list");
   EXPECT_EQ(ErrorOf(head + "labels: text\n"), "job.yaml:3: labels: expected a map, found \"text\"");
-  EXPECT_EQ(ErrorOf(head + "collect: true\n"), "job.yaml:3: collect: expected a map with filter, max_batch, found \"true\"");
+  EXPECT_EQ(ErrorOf(head + "collect: true\n"),
+            "job.yaml:3: collect: expected a map with filter, max_batch, dump, found \"true\"");
   EXPECT_EQ(ErrorOf(head + "concept: {tokens: [~]}\n"), "job.yaml:3: concept.tokens[0]: expected text, found nothing");
 }
 

@@ -56,9 +56,10 @@ TEST(JobSpecSetFieldTest, NamesTheFieldThatIsWrong) {
   EXPECT_EQ(ErrorOf("select.kl_mx=1"), "select.kl_mx: unknown key; did you mean \"kl_max\"?");
   EXPECT_EQ(ErrorOf("ranks=x"), "ranks: expected a whole number, found \"x\"");
   EXPECT_EQ(ErrorOf("select.layers=[1,b]"), "select.layers[1]: expected a whole number, found \"b\"");
-  EXPECT_EQ(ErrorOf("collect=1"), "collect: is a group; set one of its fields: filter, max_batch");
+  EXPECT_EQ(ErrorOf("collect=1"), "collect: is a group; set one of its fields: filter, max_batch, dump");
   EXPECT_EQ(ErrorOf("labels=1"), "labels: is a group; set one of its fields: KEY");
   EXPECT_EQ(ErrorOf("name.x=1"), "name.x: \"name\" has no fields of its own");
+  EXPECT_EQ(ErrorOf("judges.name=x"), "judges.name: \"judges\" is a list of groups; it can only be given in the job file");
   EXPECT_THAT(ErrorOf("select.layers=[1"), HasSubstr("select.layers"));
 }
 

@@ -54,6 +54,76 @@ TEST(JobSpecValidateTest, Names) {
   }
 }
 
+TEST(JobSpecValidateTest, Sampling) {
+  const auto with = [](const std::function<void(bearing::v1::Evaluate&)>& change) {
+    return After([&](JobSpec& s) { change(*s.mutable_evaluate()); });
+  };
+  using E = bearing::v1::Evaluate;
+  EXPECT_THAT(with([](E& e) {
+                e.set_temperature(0.7);
+                e.set_top_p(0.9);
+                e.set_seed(4);
+                e.add_stop("\nUser:");
+                e.add_stop_token_ids(7);
+              }),
+              IsEmpty());
+  EXPECT_THAT(with([](E& e) { e.set_temperature(-1); }),
+              ElementsAre("evaluate.temperature: expected 0 (greedy) to 100, found -1"));
+  EXPECT_THAT(with([](E& e) { e.set_temperature(std::numeric_limits<double>::quiet_NaN()); }),
+              ElementsAre("evaluate.temperature: expected 0 (greedy) to 100, found nan"));
+  EXPECT_THAT(with([](E& e) {
+                e.set_temperature(1);
+                e.set_top_p(0);
+              }),
+              ElementsAre("evaluate.top_p: expected a number above 0, at most 1, found 0"));
+  EXPECT_THAT(with([](E& e) { e.set_top_p(0.9); }),
+              ElementsAre("evaluate.top_p: has no effect on greedy completions: set evaluate.temperature, e.g. to 1"));
+  EXPECT_THAT(with([](E& e) { e.set_seed(-2); }), ElementsAre("evaluate.seed: expected 0 or more, found -2"));
+  EXPECT_THAT(with([](E& e) { e.add_stop(""); }), ElementsAre("evaluate.stop[0]: must not be empty"));
+  EXPECT_THAT(with([](E& e) { e.add_stop_token_ids(-1); }),
+              ElementsAre("evaluate.stop_token_ids: expected ids of 0 or more, found -1"));
+}
+
+TEST(JobSpecValidateTest, FormsOfTheEdit) {
+  const auto with = [](const std::vector<std::string>& forms, const std::function<void(bearing::v1::Edit&)>& more = {}) {
+    return After([&](JobSpec& spec) {
+      for (const std::string& form : forms) spec.mutable_edit()->add_form(form);
+      if (more) more(*spec.mutable_edit());
+    });
+  };
+  EXPECT_THAT(with({"checkpoint", "lora", "control-vector", "direction"}), IsEmpty());
+  EXPECT_THAT(with({"lora", "loar"}), ElementsAre("edit.form[1]: expected one of checkpoint, lora, control-vector, direction, "
+                                                  "found \"loar\"; did you mean \"lora\"?"));
+  EXPECT_THAT(with({"lora", "lora"}), ElementsAre("edit.form[1]: given twice: lora"));
+  EXPECT_THAT(with({"lora"}, [](auto& edit) { edit.set_preserve_norms(true); }),
+              ElementsAre("edit.form: lora cannot hold edit.preserve_norms, which is not of low rank"));
+  EXPECT_THAT(with({"lora"}, [](auto& edit) { edit.set_induce(1); }),
+              ElementsAre("edit.form: lora cannot hold edit.induce, which is no product of matrices"));
+  EXPECT_THAT(After([](JobSpec& spec) {
+                spec.mutable_edit()->add_form("control-vector");
+                spec.mutable_select()->clear_layers();
+                spec.mutable_select()->add_layers(1);
+              }),
+              ElementsAre("edit.form: control-vector reaches layers from 2 on, and select.layers has none of them"));
+}
+
+TEST(JobSpecValidateTest, AnAdditionTakesNothingThatSaysHowToRemove) {
+  const auto with = [](const std::function<void(bearing::v1::Edit&)>& change) {
+    return After([&](JobSpec& spec) {
+      spec.mutable_edit()->set_induce(0.5);
+      change(*spec.mutable_edit());
+    });
+  };
+  EXPECT_THAT(with([](auto& edit) { edit.set_keep_tied(true); }), IsEmpty());
+  EXPECT_THAT(with([](auto& edit) { edit.set_induce(0); }),
+              ElementsAre("edit.induce: expected a finite number other than 0, found 0"));
+  const std::string why = ": cannot be given with edit.induce, which removes nothing";
+  EXPECT_THAT(with([](auto& edit) { edit.set_strength(1); }), ElementsAre("edit.strength" + why));
+  EXPECT_THAT(with([](auto& edit) { edit.add_layer_strengths(1); }), ElementsAre("edit.layer_strengths" + why));
+  EXPECT_THAT(with([](auto& edit) { edit.set_last_layer(3); }), ElementsAre("edit.last_layer" + why));
+  EXPECT_THAT(with([](auto& edit) { edit.set_projected(true); }), ElementsAre("edit.projected" + why));
+}
+
 TEST(JobSpecValidateTest, Ranges) {
   EXPECT_THAT(After([](JobSpec& s) { s.set_ranks(1025); }), ElementsAre("ranks: expected 0 (any group) to 1024, found 1025"));
   EXPECT_THAT(After([](JobSpec& s) { s.set_ranks(-1); }), ElementsAre("ranks: expected 0 (any group) to 1024, found -1"));

@@ -180,6 +180,26 @@ TEST(PlanTest, SkippedStagesAreLeftOut) {
   EXPECT_DOUBLE_EQ(plan->seconds, sum);
 }
 
+TEST(PlanTest, FormsThatAreNoCheckpointWriteAndRunNoModel) {
+  const PlanModel model = LoadPlanModel("SmolLM2-135M");
+  const auto seconds = [&](bool checkpoint, bool adapter, PlanStage stage) {
+    Workload workload = TestWorkload(model.config);
+    workload.writes_checkpoint = checkpoint;
+    workload.writes_adapter = adapter;
+    const auto plan = MakePlan(model.config, model.layout, workload, TestMachine(), Request(1));
+    for (const PlannedStage& planned : plan->stages) {
+      if (planned.cost.stage == stage) return planned.cost.work.seconds();
+    }
+    return -1.0;
+  };
+  EXPECT_EQ(seconds(false, false, PlanStage::kEdit), 0);
+  EXPECT_EQ(seconds(false, true, PlanStage::kVerify), 0);
+  EXPECT_EQ(seconds(false, true, PlanStage::kChecksums), 0);
+  EXPECT_GT(seconds(false, true, PlanStage::kEdit), 0);
+  EXPECT_LT(seconds(false, true, PlanStage::kEdit), seconds(true, false, PlanStage::kEdit));
+  EXPECT_GT(seconds(true, true, PlanStage::kEdit), seconds(true, false, PlanStage::kEdit));
+}
+
 // Four copies on two ranks each: the memory of two ranks, a quarter of the time of the stages that they share.
 TEST(PlanTest, ReplicasShareTheWorkNotTheMemory) {
   const PlanModel model = LoadPlanModel("SmolLM2-135M");

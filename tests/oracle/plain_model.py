@@ -154,6 +154,20 @@ def ablated(model, direction):
     return hooked(handles)
 
 
+def removed_by_strength(model, direction, strength_of):
+    """Every write c loses strength * (c.r)r: strength_of("embedding", 0), or of "attention" and "mlp" of a layer."""
+    unit = direction / direction.norm()
+
+    def take_out(strength):
+        return lambda x: x - strength * (x @ unit.to(x.dtype)).unsqueeze(-1) * unit.to(x.dtype)
+
+    handles = [change_output(decoder_of(model).embed_tokens, take_out(strength_of("embedding", 0)))]
+    for layer, block in enumerate(blocks_of(model)):
+        for component, writer in zip(("attention", "mlp"), writers_of(block)):
+            handles.append(change_output(writer, take_out(strength_of(component, layer))))
+    return hooked(handles)
+
+
 def added(model, vector, layer, factor=1.0):
     """Adds factor * vector to the input of one block, at all positions."""
     return hooked([change_input(blocks_of(model)[layer], lambda x: x + (factor * vector).to(x.dtype))])

@@ -297,6 +297,25 @@ TEST(ModelConfigTest, TextThatIsNoConfig) {
   EXPECT_TRUE(Fails(Parse(R"({"a": {"b": 1, "b": 1}})"), absl::StatusCode::kInvalidArgument, "twice", "key=b"));
 }
 
+// Documents are written and copied by recursion: one that nests without end would end the stack.
+TEST(ModelConfigTest, NestingHasABound) {
+  const auto nested = [](size_t depth) { return R"({"a": )" + std::string(depth, '[') + std::string(depth, ']') + "}"; };
+  EXPECT_TRUE(Fails(Parse(nested(100'000)), absl::StatusCode::kInvalidArgument, "nested deeper than 64", "some/config.json"));
+  EXPECT_TRUE(Fails(Parse(nested(64)), absl::StatusCode::kInvalidArgument, "nested deeper than 64", "some/config.json"));
+  EXPECT_TRUE(Fails(Parse(nested(63)), absl::StatusCode::kInvalidArgument, "model_type", "missing"));
+}
+
+TEST(ModelConfigTest, ExpertsOfAllLayersHaveABound) {
+  const auto mixture = [](int layers, int experts) {
+    return json{{"model_type", "mixtral"},      {"hidden_size", 64},        {"vocab_size", 100},
+                {"num_hidden_layers", layers},  {"num_attention_heads", 4}, {"intermediate_size", 32},
+                {"num_local_experts", experts}, {"num_experts_per_tok", 2}, {"max_position_embeddings", 64}}
+        .dump();
+  };
+  EXPECT_TRUE(Parse(mixture(64, 4096)).ok());
+  EXPECT_TRUE(Fails(Parse(mixture(65, 4096)), absl::StatusCode::kInvalidArgument, "262144 experts", "key=num_hidden_layers"));
+}
+
 TEST(ModelConfigTest, SameKeyInTwoObjectsIsFine) {
   EXPECT_TRUE(Succeeds(Parse(With(kYi, {{"a", {{"k", 1}, {"in", {{"k", 1}}}}}, {"b", {{{"k", 1}}, {{"k", 2}}}}}))));
 }

@@ -23,35 +23,39 @@ CONNECTION = ("reset", "reset_after", "cut", "slow")
 KINDS = tuple(ANSWERS) + CONNECTION
 
 
+def serve(handle):
+    """A server on a free loopback port that calls handle(request) for every request, each in its thread; with its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_request(self):
+            handle(self)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request
+
+        def log_message(self, *args):
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 64
+
+        def handle_error(self, request, client_address):
+            pass  # A client that gives up.
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_address[1]}"
+
+
 class FaultProxy:
     def __init__(self, endpoint, slow_seconds=4):
         self.upstream = urllib.parse.urlparse(endpoint).netloc
         self.slow_seconds = slow_seconds
         self.lock = threading.Lock()
         self.arm(None, 0)
-        proxy = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_request(self):
-                proxy.handle(self)
-
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request
-
-            def log_message(self, *args):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 64
-
-            def handle_error(self, request, client_address):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server, self.endpoint = serve(self.handle)
 
     def arm(self, kind, at, forever=False):
         with self.lock:

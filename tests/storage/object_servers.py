@@ -1,10 +1,10 @@
-"""Object stores for tests, on free loopback ports: SeaweedFS (a real server), moto (S3 in Python) and Azurite (Azure's emulator,
-where scripts/get_azurite has been run).
+"""Object stores for tests, on free loopback ports: SeaweedFS (a real server), moto (S3 in Python), Azurite (Azure's emulator, where
+scripts/get_azurite has been run), and SeaweedFS behind a gateway that speaks as Google Cloud Storage does (gcs_gateway.py).
 
     with object_servers.start("seaweedfs") as environment: subprocess.run(..., env=environment)
     python object_servers.py seaweedfs COMMAND ARGUMENTS...     exit status 77 when the server's package is not installed
 
-The environment holds AWS_* for Bearing and boto3, or AZURE_* for Bearing, and BEARING_TEST_STORE, the address of an empty bucket.
+The environment holds AWS_* for Bearing and boto3, or AZURE_* or GOOGLE_* for Bearing, and BEARING_TEST_STORE, the address of an empty bucket.
 """
 import base64
 import contextlib
@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+
+import gcs_gateway
 
 BUCKET = "bearing-test"
 KEY_ID, SECRET = "AKIDBEARINGTEST", "bearing-test-secret-0123456789"
@@ -58,16 +60,21 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def seaweedfs(folder):
+def seaweedfs(folder, signed=True):
     names = ("master", "volume", "filer", "s3")
     ports = dict(zip([n for name in names for n in (name + ".port", name + ".port.grpc")], free_ports(8)))
     config = folder / "s3.json"
     identity = {"name": "test", "credentials": [{"accessKey": KEY_ID, "secretKey": SECRET}],
                 "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-    config.write_text(json.dumps({"identities": [identity]}))
+    anonymous = [] if signed else [{"name": "anonymous", "actions": identity["actions"]}]
+    config.write_text(json.dumps({"identities": [identity, *anonymous]}))
     command = [program("weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
                f"-s3.config={config}", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=512", "-volume.max=60"]
     return command + [f"-{name}={port}" for name, port in ports.items()], ports["s3.port"]
+
+
+def google(folder):
+    return seaweedfs(folder, signed=False)
 
 
 def moto(folder):
@@ -113,6 +120,12 @@ def settings(kind, port):
     if kind == "azurite":
         return {"AZURE_STORAGE_USE_EMULATOR": "true", "AZURITE_BLOB_STORAGE_URL": f"http://127.0.0.1:{port}",
                 "BEARING_TEST_STORE": f"az://{BUCKET}"}
+    if kind == "google":
+        # An account that asks nobody for a token.
+        account = {"client_email": "", "private_key": "", "private_key_id": "", "disable_oauth": True}
+        # With what boto3 needs to look into the server behind the gateway.
+        return {**settings("seaweedfs", port), "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account), "GOOGLE_ALLOW_HTTP": "true",
+                "BEARING_TEST_STORE": f"gs://{BUCKET}"}
     return {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true", "BEARING_TEST_STORE": f"s3://{BUCKET}"}
 
@@ -132,11 +145,12 @@ def start(kind, endpoint=None):
         raise Missing("boto3")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bearing-store-"))
     server = None
+    stack = contextlib.ExitStack()
     try:
-        command, port = {"seaweedfs": seaweedfs, "moto": moto, "azurite": azurite}[kind](folder)
+        command, port = {"seaweedfs": seaweedfs, "moto": moto, "azurite": azurite, "google": google}[kind](folder)
         with open(folder / "log", "w") as log:
             server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, preexec_fn=die_with_parent)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "AZURE_"))}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "AZURE_", "GOOGLE_"))}
         environment.update(settings(kind, port), BEARING_TEST_STORE_KIND=kind)
         for attempt in range(120):
             try:
@@ -147,8 +161,12 @@ def start(kind, endpoint=None):
             except Exception:
                 if server.poll() is not None or attempt == 119:
                     raise RuntimeError(f"{kind} does not come up:\n" + (folder / "log").read_text()[-3000:])
+        if kind == "google":
+            gateway = stack.enter_context(gcs_gateway.Gateway(f"http://127.0.0.1:{port}"))
+            environment["GOOGLE_BASE_URL"] = gateway.endpoint
         yield environment
     finally:
+        stack.close()
         if server is not None:
             server.kill()
             server.wait()

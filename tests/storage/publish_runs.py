@@ -41,7 +41,7 @@ class Bucket:
     def __init__(self, environment, prefix):
         self.s3 = object_servers.client(environment)
         self.prefix = prefix
-        self.address = f"s3://{object_servers.BUCKET}/{prefix}"
+        self.address = f"{environment['BEARING_TEST_STORE']}/{prefix}"
 
     def keys(self):
         found, token = [], {}
@@ -84,4 +84,5 @@ def check_finished(bucket, expected):
     manifest = hashes.pop("manifest.json", None)
     assert manifest is not None, "no manifest"
     assert hashes == expected
-    assert bucket.uploads() == [], "orphan uploads"
+    if bucket.address.startswith("s3://"):  # Elsewhere they are not swept (docs/formats.md).
+        assert bucket.uploads() == [], "orphan uploads"

@@ -1,9 +1,10 @@
 """Faults at the n-th request: publishing and reading end in success or one clear error, and a rerun ends with the same bytes.
 
     pytest test_faults.py              every 11th request
-    python test_faults.py 1            every request
+    python test_faults.py 1            every request; a second argument "google" for the interface of Google Cloud Storage
 """
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -29,8 +30,15 @@ def server():
         pytest.skip(f"{missing} is not installed (scripts/requirements.txt)")
 
 
+def endpoint_of(environment):
+    return environment.get("GOOGLE_BASE_URL", environment["AWS_ENDPOINT_URL"])
+
+
 def through(environment, proxy, **more):
-    return publish_runs.environment_of_tool(environment, AWS_ENDPOINT_URL=proxy.endpoint, AWS_TIMEOUT="2s", **more)
+    spoiled = {"AWS_ENDPOINT_URL": proxy.endpoint, "AWS_TIMEOUT": "2s"}
+    if "GOOGLE_BASE_URL" in environment:
+        spoiled = {"GOOGLE_BASE_URL": proxy.endpoint, "GOOGLE_TIMEOUT": "2s"}
+    return publish_runs.environment_of_tool(environment, **spoiled, **more)
 
 
 def check_error(kind, done):
@@ -38,7 +46,7 @@ def check_error(kind, done):
     assert len(lines) == 1, f"want one line, got {lines}"
     assert kind not in MUST_SUCCEED, f"{kind} must be tried again: {lines[0]}"
     assert any(word in lines[0] for word in WORDS[kind]), lines[0]
-    assert "s3://" in lines[0] and "http" not in lines[0].replace("https", ""), lines[0]
+    assert re.search("(s3|gs)://", lines[0]) and "http" not in lines[0].replace("https", ""), lines[0]
 
 
 def publish_with_faults(environment, proxy, step):
@@ -80,6 +88,14 @@ def publish_with_faults(environment, proxy, step):
 
 def test_publishing_with_faults(server):
     print(publish_with_faults(*server, step=11))
+
+
+def test_publishing_to_the_interface_of_google_with_faults():
+    try:
+        with object_servers.start("google") as environment, fault_proxy.FaultProxy(endpoint_of(environment)) as proxy:
+            print(publish_with_faults(environment, proxy, step=41))
+    except object_servers.Missing as missing:
+        pytest.skip(f"{missing} is not installed (scripts/requirements.txt)")
 
 
 def test_reading_with_faults(server):
@@ -150,6 +166,6 @@ def test_credentials_of_the_shared_file_are_used(server, tmp_path):
 
 
 if __name__ == "__main__":
-    with object_servers.start("seaweedfs") as real:
-        with fault_proxy.FaultProxy(real["AWS_ENDPOINT_URL"]) as spoiling:
+    with object_servers.start(sys.argv[2] if len(sys.argv) > 2 else "seaweedfs") as real:
+        with fault_proxy.FaultProxy(endpoint_of(real)) as spoiling:
             print(publish_with_faults(real, spoiling, step=int(sys.argv[1]) if len(sys.argv) > 1 else 1))

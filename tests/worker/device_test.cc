@@ -129,7 +129,7 @@ TEST_F(DeviceTest, GeneratesWhatTheCpuGenerates) {
     steer::GenerationOptions options;
     options.max_new_tokens = 8;
     steer::Replicas alone(decoder);
-    auto got = steer::GenerateGreedy(alone, tasks, options);
+    auto got = steer::GenerateRows(alone, tasks, options);
     if (got.ok()) result = *std::move(got);
     return got.status();
   };

@@ -101,6 +101,26 @@ TEST(GeometryTest, OneRowASideHasNoSilhouette) {
   EXPECT_NEAR(got.pc1_share, 1, 1e-12);
 }
 
+TEST(GeometryTest, CosinesOfLayersAndPositions) {
+  at::manual_seed(3);
+  at::Tensor difference = at::randn({2, 3, 16}, at::kDouble);  // [P, L, D]
+  difference[0][2] = -4 * difference[0][1];
+  difference[1][1] = 1e-7 * difference[1][1];  // Rounding.
+  const DirectionCosines got = CosinesOfDirections(difference, 1e-5);
+  ASSERT_EQ(got.layers_PLL.sizes(), (std::vector<int64_t>{2, 3, 3}));
+  ASSERT_EQ(got.positions_LPP.sizes(), (std::vector<int64_t>{3, 2, 2}));
+  EXPECT_NEAR(got.layers_PLL[0][1][2].item<double>(), -1, 1e-12);
+  EXPECT_NEAR(got.layers_PLL[0][1][1].item<double>(), 1, 1e-12);
+  const auto cosine = [](const at::Tensor& a, const at::Tensor& b) {
+    return (at::dot(a, b) / at::norm(a) / at::norm(b)).item<double>();
+  };
+  EXPECT_NEAR(got.layers_PLL[1][0][2].item<double>(), cosine(difference[1][0], difference[1][2]), 1e-12);
+  EXPECT_NEAR(got.positions_LPP[2][0][1].item<double>(), cosine(difference[0][2], difference[1][2]), 1e-12);
+  EXPECT_TRUE(std::isnan(got.layers_PLL[1][0][1].item<double>()));
+  EXPECT_TRUE(std::isnan(got.positions_LPP[1][0][1].item<double>()));
+  EXPECT_NEAR(got.positions_LPP[1][0][0].item<double>(), 1, 1e-12);
+}
+
 TEST(GeometryTest, RowsOfTheFirstPromptsAreKept) {
   CapturedBatch batch;
   batch.range = {4, 9};

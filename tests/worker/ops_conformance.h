@@ -227,8 +227,57 @@ TEST_P(OpsTest, AddWriteTakesOutWhatTheRowsGroupAblates) {
         const at::Tensor basis = (g == 1 ? two : one).to(at::kDouble);
         want.narrow(0, g * n, n).sub_(at::mm(at::mm(Wide(write).narrow(0, g * n, n), basis.t()), basis));
       }
-      ops().AddWrite(x, write, view, tokens);
+      ops().AddWrite(x, write, view, tokens, WriteSite());
       ExpectNear(x, want);
+    }
+  }
+}
+
+TEST_P(OpsTest, AddWriteTakesOutTheShareOfTheSite) {
+  constexpr int64_t kLayers = 3;
+  const auto basis_of = [](int64_t k) { return std::get<0>(at::linalg_qr(at::randn({19, k}))).t().contiguous(); };
+  Intervention none, whole, strong, by_layer;
+  whole.ablate_basis = basis_of(1);
+  strong.ablate_basis = basis_of(2);
+  strong.strengths = at::rand({1 + 2 * kLayers}) * 2 - 0.5;
+  strong.strengths[3] = 0;  // Attention of layer 1.
+  by_layer.ablate_basis = at::stack({basis_of(2), basis_of(2), basis_of(2)}, 0);
+  by_layer.strengths = at::rand({1 + 2 * kLayers});
+  // What each group alone, and all of them together, must lose.
+  for (const std::vector<const Intervention*>& groups :
+       {std::vector<const Intervention*>{&none, &whole, &strong, &by_layer}, {&none, &strong}, {&whole, &by_layer}}) {
+    const auto count = static_cast<int64_t>(groups.size());
+    BatchView view = View(2 * count);
+    for (int64_t g = 0; g < count; ++g) {
+      view.groups.push_back({groups[g], 2 * g, 2 * g + 2});
+      view.read_groups.push_back({groups[g], g, g + 1});
+      view.read.push_back(2 * g + 1);
+    }
+    Prepare(Batch(2 * count), view);
+    std::vector<WriteSite> sites = {WriteSite()};
+    for (int64_t layer = 0; layer < kLayers; ++layer) {
+      sites.push_back({Writer::kAttention, layer});
+      sites.push_back({Writer::kMlp, layer});
+    }
+    for (size_t s = 0; s < sites.size(); ++s) {
+      ASSERT_EQ(sites[s].index(), static_cast<int64_t>(s));
+      for (const Tokens tokens : {Tokens::kAll, Tokens::kRead}) {
+        const int64_t n = tokens == Tokens::kAll ? 2 : 1;
+        at::Tensor x = Random({count * n, 19});
+        const at::Tensor write = Random({count * n, 19});
+        at::Tensor want = Wide(x) + Wide(write);
+        for (int64_t g = 0; g < count; ++g) {
+          const Intervention& what = *groups[g];
+          if (!what.ablate_basis.defined()) continue;
+          const at::Tensor basis =
+              (what.ablate_basis.dim() == 3 ? what.ablate_basis[sites[s].layer] : what.ablate_basis).to(at::kDouble);
+          const double strength = what.strengths.defined() ? what.strengths[static_cast<int64_t>(s)].item<double>() : 1.0;
+          const at::Tensor along = at::mm(at::mm(Wide(write).narrow(0, g * n, n), basis.t()), basis);
+          want.narrow(0, g * n, n).sub_(along * strength);
+        }
+        ops().AddWrite(x, write, view, tokens, sites[s]);
+        ExpectNear(x, want);
+      }
     }
   }
 }

@@ -60,16 +60,17 @@ TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
   const Rows rows = TinyRows("llama-tied");
   at::Tensor reference;
   for (const Layout layout :
-       {Layout{1, 1}, Layout{2, 2}, Layout{4, 4}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2}, OnAten({2, 2})}) {
+       {Layout{1, 1}, Layout{2, 2}, Layout{4, 4}, Layout{2, 1}, Layout{3, 1}, Layout{4, 2}, OnAten({2, 2}),
+        Layout{2, 1, model::Residency::kStreamed}, Layout{2, 2, model::Residency::kStreamed, /*stream_tokens=*/6}}) {
     for (const int64_t budget : {int64_t{8}, int64_t{4096}}) {
       at::Tensor mean;
       const absl::Status status = WithReplicas(TinyPath("llama-tied"), layout, [&](Replicas& replicas) -> absl::Status {
         const sharding::ModelConfig& config = replicas.decoder().config();
         ResidualMean sums(config.num_layers(), 2, config.d_model);
-        const CaptureTask task = {&rows, 2, [&](const CapturedBatch& batch) {
-                                    sums.Add(batch, std::vector<bool>(batch.range.size(), true));
-                                    return absl::OkStatus();
-                                  }};
+        const CaptureTask task = CaptureAll(rows, 2, [&](const CapturedBatch& batch) {
+          sums.Add(batch, std::vector<bool>(batch.range.size(), true));
+          return absl::OkStatus();
+        });
         BEARING_RETURN_IF_ERROR(CaptureResiduals(replicas, {&task, 1}, budget, rows.size() - 1));
         if (replicas.count() == 1) {
           EXPECT_EQ(sums.count(), static_cast<int64_t>(rows.size()));
@@ -88,6 +89,47 @@ TEST(CaptureTest, MeansAreTheSameForEveryLayoutAndBatching) {
   const auto golden = ReadTensors(TinyPath("traces/llama-tied.plain.safetensors"));
   const int64_t layers = reference.size(1);
   EXPECT_LT(WorstRelative(reference[1], at::mean(golden.at("residual").narrow(1, 0, layers).to(at::kDouble), {0})), 1e-4);
+}
+
+// Parts of a set are batches of their own, counted as the set is, and together the set.
+TEST(CaptureTest, PartsMakeTheWhole) {
+  const Rows rows = TinyRows("llama-tied");
+  const absl::Status status = WithReplicas(TinyPath("llama-tied"), {2, 2}, [&](Replicas& replicas) -> absl::Status {
+    const sharding::ModelConfig& config = replicas.decoder().config();
+    ResidualMean whole(config.num_layers(), 2, config.d_model), parts = whole;
+    std::vector<int> times(rows.size(), 0);
+    const auto take = [&](ResidualMean& mean) {
+      return [&mean](const CapturedBatch& batch) {
+        mean.Add(batch, std::vector<bool>(batch.range.size(), true));
+        return absl::OkStatus();
+      };
+    };
+    const CaptureTask all = CaptureAll(rows, 2, take(whole));
+    BEARING_RETURN_IF_ERROR(CaptureResiduals(replicas, {&all, 1}, 4096, 100));
+    const size_t middle = rows.size() / 2;
+    std::vector<CaptureTask> tasks;
+    for (const RowRange part : {RowRange{0, middle}, RowRange{middle, rows.size()}}) {
+      tasks.push_back({&rows, 2, part, [&, part](const CapturedBatch& batch) {
+                         for (size_t r = batch.range.begin; r < batch.range.end; ++r) ++times[r];
+                         EXPECT_GE(batch.range.begin, part.begin);
+                         EXPECT_LE(batch.range.end, part.end);
+                         return take(parts)(batch);
+                       }});
+    }
+    double last = 0;
+    BEARING_RETURN_IF_ERROR(CaptureResiduals(replicas, tasks, 4096, 100, [&](double share) {
+      EXPECT_GT(share, last);
+      last = share;
+      return absl::OkStatus();
+    }));
+    EXPECT_NEAR(last, 1, 1e-9);
+    EXPECT_EQ(times, std::vector<int>(rows.size(), 1));
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor want, whole.Mean(replicas));
+    BEARING_ASSIGN_OR_RETURN(const at::Tensor got, parts.Mean(replicas));
+    EXPECT_LT(WorstRelative(got, want), 1e-5);
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(status.ok()) << status;
 }
 
 TEST(ResidualMeanTest, NothingKeptIsAnError) {
@@ -164,6 +206,16 @@ TEST(CandidateScorerTest, EqualsOneForwardACandidate) {
       const auto body = [&](Replicas& replicas) -> absl::Status {
         CandidateScorer scorer(replicas, positive, negative, tokens, budget);
         BEARING_RETURN_IF_ERROR(scorer.RunBaseline());
+        if (layout.residency != kStreamed) {
+          // In slabs of two rows: the last one is shorter.
+          CandidateScorer slabs(replicas, positive, negative, tokens, budget, /*slab_rows=*/2);
+          BEARING_RETURN_IF_ERROR(slabs.RunBaseline());
+          EXPECT_NEAR(slabs.positive_metric(), scorer.positive_metric(), 1e-4);
+          EXPECT_NEAR(slabs.negative_metric(), scorer.negative_metric(), 1e-4);
+          EXPECT_THAT(*slabs.ScoreInduce(candidates), ::testing::Pointwise(::testing::DoubleNear(1e-3), induce));
+          EXPECT_THAT(*slabs.ScoreKl(candidates), ::testing::Pointwise(::testing::DoubleNear(1e-3), kl));
+          EXPECT_THAT(*slabs.ScoreBypass(candidates), ::testing::Pointwise(::testing::DoubleNear(1e-3), bypass));
+        }
         double last_share = 0;
         const auto progress = [&](double share) {
           EXPECT_GT(share, last_share);
@@ -258,7 +310,7 @@ TEST(GenerateTest, EqualsRepeatedForwards) {
         GenerationOptions options;
         options.max_new_tokens = kNew;
         options.budget = budget;
-        BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateGreedy(replicas, tasks, options));
+        BEARING_ASSIGN_OR_RETURN(const std::vector<Rows> got, GenerateRows(replicas, tasks, options));
         EXPECT_EQ(got, want) << "ranks=" << layout.ranks << " tp=" << layout.tensor_parallel << " budget=" << budget
                              << " aten=" << layout.aten_ops;
         return absl::OkStatus();

@@ -7,10 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <map>
+#include <memory>
 #include <string>
-#include <utility>
-#include <vector>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "absl/time/clock.h"
 #include "tests/worker/communicator_conformance.h"
@@ -94,38 +93,24 @@ TEST(StoreCommunicatorDeathTest, ARankThatHangsEndsTheProcessWithAMessage) {
               "rank=0 stage=collect operation=Barrier bytes=0 did not finish within 1s");
 }
 
-absl::StatusOr<StoreOptions> FromVariables(const std::map<std::string, std::string>& variables) {
-  return StoreOptionsFromEnvironment([&](const char* name) {
-    const auto found = variables.find(name);
-    return found == variables.end() ? nullptr : found->second.c_str();
-  });
-}
-
-TEST(StoreOptionsFromEnvironmentTest, ReadsWhatTorchrunSets) {
-  const auto options = FromVariables({{"RANK", "3"}, {"WORLD_SIZE", "4"}, {"MASTER_ADDR", "node1"}, {"MASTER_PORT", "29500"}});
-  ASSERT_TRUE(options.ok()) << options.status();
-  EXPECT_EQ(options->rank, 3);
-  EXPECT_EQ(options->size, 4);
-  EXPECT_EQ(options->host, "node1");
-  EXPECT_EQ(options->port, 29500);
-}
-
-TEST(StoreOptionsFromEnvironmentTest, NamesTheVariableThatIsWrong) {
-  const std::map<std::string, std::string> good = {
-      {"RANK", "3"}, {"WORLD_SIZE", "4"}, {"MASTER_ADDR", "node1"}, {"MASTER_PORT", "29500"}};
-  for (const auto& [name, value] : good) {
-    auto variables = good;
-    variables.erase(name);
-    EXPECT_THAT(std::string(FromVariables(variables).status().message()), ::testing::HasSubstr(name));
-  }
-  const std::vector<std::pair<std::string, std::string>> senseless = {
-      {"RANK", "4"}, {"RANK", "-1"}, {"WORLD_SIZE", "0"}, {"WORLD_SIZE", "4x"}, {"MASTER_PORT", "70000"}, {"MASTER_PORT", ""}};
-  for (const auto& [name, value] : senseless) {
-    auto variables = good;
-    variables[name] = value;
-    const absl::Status status = FromVariables(variables).status();
-    EXPECT_TRUE(absl::IsInvalidArgument(status)) << name << "=" << value;
-    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(name));
+TEST(StoreCommunicatorTest, GroupsShareAStoreThatIsServedElsewhere) {
+  c10d::TCPStoreOptions served;
+  served.port = 0;
+  served.isServer = true;
+  served.waitWorkers = false;
+  const auto store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", served);
+  for (const char* prefix : {"first/", "second/"}) {  // One after the other: nothing of the first must be in the second's way.
+    const absl::Status status = RunThreadRanks(2, [&](Communicator& thread) -> absl::Status {
+      BEARING_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> comm, MakeStoreCommunicator({.host = "127.0.0.1",
+                                                                                          .port = store->getPort(),
+                                                                                          .rank = thread.rank(),
+                                                                                          .size = 2,
+                                                                                          .timeout = absl::Minutes(1),
+                                                                                          .served_elsewhere = true,
+                                                                                          .prefix = prefix}));
+      return testing::ExerciseCommunicator(*comm);
+    });
+    EXPECT_TRUE(status.ok()) << status;
   }
 }
 

@@ -164,10 +164,10 @@ absl::StatusOr<double> KernelRates::Elementwise() {
   BEARING_ASSIGN_OR_RETURN(const double seconds, TimeOnAllRanks(comm_, [&] {
                              ops().RmsNorm(x, gain, 1e-6);
                              ops().ApplyRope(qkv, rotated, shapes_.head_dim, table, plain);
-                             ops().AddWrite(x, write, plain, model::Tokens::kAll);
+                             ops().AddWrite(x, write, plain, model::Tokens::kAll, model::WriteSite());
                              ops().RmsNorm(x, gain, 1e-6);
                              ops().GatedActivation(gate_up, sharding::Activation::kSilu);
-                             ops().AddWrite(x, write, ablated, model::Tokens::kAll);
+                             ops().AddWrite(x, write, ablated, model::Tokens::kAll, model::WriteSite());
                            }));
   return D(at::elementSize(dtype_)) * D(t) * D(10 * shapes_.d_model + 2 * rotated * shapes_.head_dim + 3 * shapes_.columns) /
          seconds;

@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <numeric>
-#include <string_view>
 #include <thread>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
 #include <vector>
@@ -32,7 +31,7 @@ constexpr std::chrono::milliseconds kStoreLook{500};
 // This rank's connection to the store, shared by its communicators.
 class StoreProcess {
  public:
-  StoreProcess(const StoreOptions& options, c10::intrusive_ptr<c10d::TCPStore> store)
+  StoreProcess(const StoreOptions& options, c10::intrusive_ptr<c10d::Store> store)
       : rank_(options.rank),
         size_(options.size),
         timeout_(options.timeout),
@@ -53,7 +52,7 @@ class StoreProcess {
     }
   }
 
-  c10d::TCPStore& store() { return *store_; }
+  c10d::Store& store() { return *store_; }
   Watchdog& watchdog() { return watchdog_; }
 
   // Returns when `key` is there, or ends the process when the group was ended. Asks again and again: the store's own wait with
@@ -108,7 +107,7 @@ class StoreProcess {
   const int rank_;
   const int size_;
   const absl::Duration timeout_;
-  const c10::intrusive_ptr<c10d::TCPStore> store_;
+  const c10::intrusive_ptr<c10d::Store> store_;
   const c10::intrusive_ptr<c10d::Store> for_abort_;  // store_ may be waiting for an answer.
   std::atomic<bool> ending_ = false;                 // By End, on any thread: its exit code counts.
   Watchdog watchdog_;                                // Last: its thread uses the rest.
@@ -246,7 +245,7 @@ class StoreCommunicator final : public Communicator {
   // all others are done with the round before, so it removes its part of that.
   absl::StatusOr<std::vector<std::string>> Exchange(const char* name, const std::string& mine) {
     Watched watched(process_->watchdog(), {.name = name, .group = &group_, .bytes = static_cast<int64_t>(mine.size())});
-    c10d::TCPStore& store = process_->store();
+    c10d::Store& store = process_->store();
     std::vector<std::string> all(size_);
     try {
       const size_t pieces = mine.size() / kPiece + 1;  // The last one is shorter than the others: it marks the end.
@@ -280,37 +279,19 @@ class StoreCommunicator final : public Communicator {
   size_t last_pieces_ = 0;  // This rank's keys of the round before.
 };
 
-// A decimal number from `low` to `high`.
-absl::StatusOr<int> Number(const char* name, std::string_view text, int low, int high) {
-  int number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error == std::errc() && end == text.data() + text.size() && number >= low && number <= high) return number;
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, ": must be a number from ", low, " to ", high, ": \"", std::string(text), "\""));
-}
-
 }  // namespace
-
-absl::StatusOr<StoreOptions> StoreOptionsFromEnvironment(const std::function<const char*(const char*)>& variable) {
-  for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) {
-    if (variable(name) == nullptr) return absl::InvalidArgumentError(absl::StrCat(name, ": is not set in the environment"));
-  }
-  StoreOptions options;
-  options.host = variable("MASTER_ADDR");
-  BEARING_ASSIGN_OR_RETURN(options.port, Number("MASTER_PORT", variable("MASTER_PORT"), 1, 65535));
-  BEARING_ASSIGN_OR_RETURN(options.size, Number("WORLD_SIZE", variable("WORLD_SIZE"), 1, 1 << 20));
-  BEARING_ASSIGN_OR_RETURN(options.rank, Number("RANK", variable("RANK"), 0, options.size - 1));
-  return options;
-}
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeStoreCommunicator(const StoreOptions& options) {
   c10d::TCPStoreOptions store_options;
   store_options.port = static_cast<uint16_t>(options.port);
-  store_options.isServer = options.rank == 0;
-  store_options.numWorkers = options.size;
+  store_options.isServer = options.rank == 0 && !options.served_elsewhere;
+  // A store of others counts their connections too.
+  store_options.waitWorkers = !options.served_elsewhere;
+  if (!options.served_elsewhere) store_options.numWorkers = options.size;
   if (options.timeout > absl::ZeroDuration()) store_options.timeout = absl::ToChronoMilliseconds(options.timeout);
   try {
-    auto store = c10::make_intrusive<c10d::TCPStore>(options.host, store_options);
+    c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<c10d::TCPStore>(options.host, store_options);
+    if (!options.prefix.empty()) store = c10::make_intrusive<c10d::PrefixStore>(options.prefix, std::move(store));
     auto process = std::make_shared<StoreProcess>(options, std::move(store));
     return std::make_unique<StoreCommunicator>(std::move(process), "", "", options.rank, options.size);
   } catch (const c10::Error& error) {

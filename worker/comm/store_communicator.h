@@ -5,7 +5,6 @@
 #ifndef BEARING_WORKER_COMM_STORE_COMMUNICATOR_H_
 #define BEARING_WORKER_COMM_STORE_COMMUNICATOR_H_
 
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,11 +21,10 @@ struct StoreOptions {
   int size = 1;
   // As MpiOptions::timeout; also how long ranks wait for each other at the start.
   absl::Duration timeout = absl::Minutes(10);
+  // The launcher serves the store, and may keep it for the next group: then `prefix` is this group's own.
+  bool served_elsewhere = false;
+  std::string prefix = {};
 };
-
-// Reads RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, which torchrun sets. `variable` is getenv, or a test's stand-in, and
-// returns nullptr for what is not set. InvalidArgument names the variable that is missing or senseless.
-absl::StatusOr<StoreOptions> StoreOptionsFromEnvironment(const std::function<const char*(const char*)>& variable);
 
 // Collective over all ranks. Unavailable when not all come in time. A rank that ends the group, or is lost, ends the others'
 // processes at their next operation. The destructor waits for the other ranks.

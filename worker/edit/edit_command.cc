@@ -22,9 +22,12 @@
 #include "sharding/weight_files.h"
 #include "worker/edit/direction_input.h"
 #include "worker/edit/edit_checkpoint.h"
-#include "worker/edit/edit_forms.h"
 #include "worker/edit/edit_plan.h"
 #include "worker/edit/edit_record.h"
+#include "worker/edit/lora_adapter.h"
+#include "worker/edit/search_point.h"
+#include "worker/edit/strength_flags.h"
+#include "worker/edit/vector_forms.h"
 
 namespace bearing::edit {
 namespace {
@@ -34,62 +37,57 @@ struct EditRequest {
   EditSpec spec;
   std::vector<DirectionInput> inputs;
   std::optional<int64_t> layer;  // At which the first direction was read.
+  std::string model_digest;      // What the model must have; empty = any.
+  double added_factor = 1.0;     // What a control vector multiplies with.
 };
 
-absl::Status BadFlag(absl::string_view flag, absl::string_view value, absl::string_view want) {
-  return absl::InvalidArgumentError(absl::StrCat(flag, ": want ", want, ", got ", value));
-}
-
-absl::StatusOr<double> ParseStrength(absl::string_view flag, absl::string_view text) {
-  double value = 0;
-  if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) return BadFlag(flag, text, "a number");
-  return value;
-}
-
-absl::Status ParseStrengths(const EditCommandOptions& options, EditSpec* spec) {
-  for (const std::string& text : options.strengths) {
-    const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
-    BEARING_ASSIGN_OR_RETURN(const double value, ParseStrength("--strength", parts.back()));
-    if (parts.size() == 1) {
-      spec->strength = value;
-      continue;
-    }
-    bool found = false;
-    for (const sharding::Component component : {sharding::Component::kEmbedding, sharding::Component::kAttention,
-                                                sharding::Component::kMlp, sharding::Component::kProjector}) {
-      if (parts[0] != sharding::ComponentName(component)) continue;
-      spec->components[component] = value;
-      found = true;
-    }
-    if (!found) return BadFlag("--strength", text, "NUMBER, embedding=, attention=, mlp= or projector=NUMBER");
+// A point of a search is an edit by itself.
+absl::Status CheckSearchFlags(const EditCommandOptions& options) {
+  if (options.search.empty()) {
+    if (options.directions.empty()) return absl::InvalidArgumentError("--direction is needed, or --search with --point");
+    return options.point < 0 ? absl::OkStatus() : absl::InvalidArgumentError("--point needs --search");
   }
-  for (const std::string& text : options.layer_strengths) {
-    const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
-    int64_t layer = 0;
-    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &layer)) return BadFlag("--layer-strength", text, "LAYER=NUMBER");
-    BEARING_ASSIGN_OR_RETURN(spec->layers[layer], ParseStrength("--layer-strength", parts[1]));
+  if (options.point < 0) return absl::InvalidArgumentError("--search needs --point: the number of a point in the file");
+  const std::pair<const char*, bool> others[] = {
+      {"--direction", !options.directions.empty()},           {"--strength", !options.strengths.empty()},
+      {"--layer-strength", !options.layer_strengths.empty()}, {"--layers", !options.layers.empty()},
+      {"--negative-mean", !options.negative_mean.empty()},    {"--induce", !options.induce.empty()}};
+  for (const auto& [flag, given] : others) {
+    if (given) return absl::InvalidArgumentError(absl::StrCat(flag, ": a point of a search says this itself; leave it out"));
   }
-  if (options.layers.empty()) return absl::OkStatus();
-  const std::vector<std::string> ends = absl::StrSplit(options.layers, '-');
-  int64_t last = 0;
-  if (ends.size() > 2 || !absl::SimpleAtoi(ends.front(), &spec->first_layer) || !absl::SimpleAtoi(ends.back(), &last)) {
-    return BadFlag("--layers", options.layers, "FIRST-LAST");
-  }
-  spec->last_layer = last;
   return absl::OkStatus();
 }
 
 absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
   EditRequest request;
   EditSpec& spec = request.spec;
-  BEARING_RETURN_IF_ERROR(ParseStrengths(options, &spec));
+  BEARING_RETURN_IF_ERROR(CheckSearchFlags(options));
+  if (!options.search.empty()) {
+    BEARING_ASSIGN_OR_RETURN(SearchPoint point, ReadSearchPoint(options.search, options.point, &spec));
+    request.inputs.push_back(std::move(point.input));
+    request.model_digest = std::move(point.model_digest);
+  }
+  BEARING_RETURN_IF_ERROR(ParseStrengths({options.strengths, options.layer_strengths, options.layers}, &spec));
   for (const std::string& path : options.directions) {
     BEARING_ASSIGN_OR_RETURN(DirectionInput input, ReadDirectionInput(path));
     request.inputs.push_back(std::move(input));
   }
   const DirectionInput& first = request.inputs.front();
   request.layer = options.layer >= 0 ? std::optional(options.layer) : first.Integer("layer");
-  if (options.induce.empty()) {
+  request.added_factor = spec.strength;
+  if (!options.induce.empty()) {
+    BEARING_ASSIGN_OR_RETURN(const double factor, ParseStrength("--induce", options.induce));
+    if (!request.layer) return absl::InvalidArgumentError("--induce needs --layer: the direction file does not name its layer");
+    request.added_factor = factor;
+    if (options.form == "checkpoint") {
+      spec.addition = Addition{*request.layer, first.added()};
+      for (double& value : spec.addition->vector) value *= factor;
+    } else if (options.form == "lora") {
+      return absl::UnimplementedError("--induce: an addition is no product of matrices: use --form checkpoint");
+    }
+  }
+  // Directions and strengths of a point are there already.
+  if (!spec.addition && options.search.empty()) {
     for (const DirectionInput& input : request.inputs) {
       spec.directions.insert(spec.directions.end(), input.directions.begin(), input.directions.end());
     }
@@ -100,11 +98,6 @@ absl::StatusOr<EditRequest> ReadRequest(const EditCommandOptions& options) {
         BEARING_ASSIGN_OR_RETURN(direction, WithoutSharedPart(direction, mean));
       }
     }
-  } else {
-    BEARING_ASSIGN_OR_RETURN(const double factor, ParseStrength("--induce", options.induce));
-    if (!request.layer) return absl::InvalidArgumentError("--induce needs --layer: the direction file does not name its layer");
-    spec.addition = Addition{*request.layer, first.added()};
-    for (double& value : spec.addition->vector) value *= factor;
   }
   spec.preserve_norms = options.preserve_norms;
   spec.keep_tied = options.keep_tied;
@@ -254,7 +247,7 @@ absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& req
       return absl::InvalidArgumentError("--form control-vector needs --layer: the direction file does not name its layer");
     }
     BEARING_RETURN_IF_ERROR(
-        WriteControlVector(plan.model, request.inputs.front().added(), *request.layer, request.spec.strength, options.out));
+        WriteControlVector(plan.model, request.inputs.front().added(), *request.layer, request.added_factor, options.out));
     return absl::OkStatus();
   }
   return WriteDirectionFile(plan, request.inputs.front(), options.out);
@@ -290,6 +283,10 @@ absl::Status Edit(const RankGroup& group, const EditCommandOptions& options, con
   }
   const absl::StatusOr<std::string> digest = source.Digest();
   BEARING_RETURN_IF_ERROR(agree(digest.status()));
+  if (!request->model_digest.empty() && request->model_digest != *digest) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("--search: the search was of another model: searched=", request->model_digest, " model=", *digest));
+  }
   const RecordInputs inputs = RecordOf(options, *request, *digest);
   if (options.form != "checkpoint") {
     const absl::Status written = is_rank0 ? WriteForm(options, *request, source, *plan, inputs) : absl::OkStatus();
@@ -327,8 +324,9 @@ void AddEditOptions(CLI::App& command, EditCommandOptions& options) {
   command
       .add_option("--direction", options.directions,
                   "Direction file (safetensors or direction.pt); several are removed as one basis")
-      ->required()
       ->allow_extra_args(false);
+  command.add_option("--search", options.search, "search.json of `bearing search`, instead of a direction");
+  command.add_option("--point", options.point, "Number of its point");
   command.add_option("--out", options.out, "Folder or file to write");
   command.add_option("--form", options.form, "What is written")
       ->check(CLI::IsMember({"checkpoint", "lora", "control-vector", "direction"}))

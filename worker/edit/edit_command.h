@@ -25,6 +25,8 @@ namespace bearing::edit {
 struct EditCommandOptions {
   std::string model;
   std::vector<std::string> directions;
+  std::string search;  // search.json: instead of directions and strengths.
+  int64_t point = -1;  // Of the search.
   std::string out;
   std::string form = "checkpoint";
   std::string quantized = "keep";            // Or "bfloat16": QuantizedOutput.

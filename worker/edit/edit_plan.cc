@@ -48,6 +48,10 @@ absl::StatusOr<std::vector<double>> ReadGain(const WeightFiles& source, const Ed
   return gain;
 }
 
+absl::Status OutsideTheModel(std::string_view what, int64_t layer, int64_t num_layers) {
+  return absl::InvalidArgumentError(Concat(what, " is outside the model: layer=", layer, " layers=", num_layers));
+}
+
 class Planner {
  public:
   Planner(const WeightFiles& source, const EditSpec& spec) : source_(source), spec_(spec) {}
@@ -72,27 +76,12 @@ class Planner {
 
 absl::Status Planner::CheckSpec() const {
   const EditableModel& model = plan_.model;
-  const auto outside = [&](std::string_view what, int64_t layer) {
-    return absl::InvalidArgumentError(Concat(what, " is outside the model: layer=", layer, " layers=", model.num_layers));
-  };
   if (spec_.directions.empty() && !spec_.addition) return absl::InvalidArgumentError("the edit has no direction");
-  if (spec_.first_layer < 0 || spec_.first_layer >= model.num_layers) return outside("first layer", spec_.first_layer);
-  if (spec_.last_layer && (*spec_.last_layer < spec_.first_layer || *spec_.last_layer >= model.num_layers)) {
-    return outside("last layer", *spec_.last_layer);
-  }
-  for (const auto& [layer, strength] : spec_.layers) {
-    if (layer < 0 || layer >= model.num_layers) return outside("layer strength", layer);
-    if (!std::isfinite(strength)) return absl::InvalidArgumentError(Concat("strength must be finite: layer=", layer));
-  }
-  for (const auto& [component, strength] : spec_.components) {
-    if (!std::isfinite(strength)) {
-      return absl::InvalidArgumentError(Concat("strength must be finite: component=", ComponentName(component)));
-    }
-  }
-  if (!std::isfinite(spec_.strength)) return absl::InvalidArgumentError("strength must be finite");
+  BEARING_RETURN_IF_ERROR(CheckStrengths(spec_, model.num_layers));
   if (spec_.addition) {
-    if (spec_.addition->layer < 0 || spec_.addition->layer >= model.num_layers)
-      return outside("addition", spec_.addition->layer);
+    if (spec_.addition->layer < 0 || spec_.addition->layer >= model.num_layers) {
+      return OutsideTheModel("addition", spec_.addition->layer, model.num_layers);
+    }
     if (static_cast<int64_t>(spec_.addition->vector.size()) != model.d_model) {
       return absl::InvalidArgumentError(Concat("added vector has another length than the model: want=", model.d_model,
                                                " got=", spec_.addition->vector.size()));
@@ -310,6 +299,25 @@ absl::StatusOr<EditPlan> Planner::Make() {
 }
 
 }  // namespace
+
+absl::Status CheckStrengths(const EditSpec& spec, int64_t num_layers) {
+  if (spec.first_layer < 0 || spec.first_layer >= num_layers) {
+    return OutsideTheModel("first layer", spec.first_layer, num_layers);
+  }
+  if (spec.last_layer && (*spec.last_layer < spec.first_layer || *spec.last_layer >= num_layers)) {
+    return OutsideTheModel("last layer", *spec.last_layer, num_layers);
+  }
+  for (const auto& [layer, strength] : spec.layers) {
+    if (layer < 0 || layer >= num_layers) return OutsideTheModel("layer strength", layer, num_layers);
+    if (!std::isfinite(strength)) return absl::InvalidArgumentError(Concat("strength must be finite: layer=", layer));
+  }
+  for (const auto& [component, strength] : spec.components) {
+    if (!std::isfinite(strength)) {
+      return absl::InvalidArgumentError(Concat("strength must be finite: component=", sharding::ComponentName(component)));
+    }
+  }
+  return std::isfinite(spec.strength) ? absl::OkStatus() : absl::InvalidArgumentError("strength must be finite");
+}
 
 absl::StatusOr<Basis> MakeBasis(const std::vector<std::vector<double>>& directions, int64_t d) {
   Basis basis{.d = d, .count = 0, .vectors = {}};

@@ -63,6 +63,9 @@ struct EditPlan {
 // finite, or (all but) in the span of those before it.
 absl::StatusOr<Basis> MakeBasis(const std::vector<std::vector<double>>& directions, int64_t d);
 
+// InvalidArgument for strengths that are not finite or of layers outside of a model with so many.
+absl::Status CheckStrengths(const EditSpec& spec, int64_t num_layers);
+
 // InvalidArgument naming the option for a spec that does not fit the model; Unimplemented for an addition that its family has
 // no bias for.
 absl::StatusOr<EditPlan> MakeEditPlan(const sharding::WeightFiles& source, const EditSpec& spec);

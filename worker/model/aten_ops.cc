@@ -90,17 +90,19 @@ class AtenImplementation final : public Ops {
     sum.add_(at::sum(outputs.view({tokens, top, x.size(1)}) * weights.unsqueeze(2), 1));
   }
 
-  void AddWrite(at::Tensor& x, const at::Tensor& write, const BatchView& view, Tokens tokens) const override {
+  void AddWrite(at::Tensor& x, const at::Tensor& write, const BatchView& view, Tokens tokens,
+                const WriteSite& site) const override {
     const DeviceBatch& batch = *view.on_device;
-    if (!batch.basis_KD.defined()) {
+    if (!batch.basis_LKD.defined()) {
       x.add_(write);
       return;
     }
     // The components along the vectors of all groups, of which each row takes out its own group's.
     const at::Tensor wide = write.to(at::kFloat);
-    const at::Tensor components =
-        at::mm(wide, batch.basis_KD.t()).mul_(tokens == Tokens::kAll ? batch.owned_TK : batch.owned_NK);
-    x.add_(at::addmm(wide, components, batch.basis_KD, /*beta=*/1, /*alpha=*/-1));
+    const at::Tensor basis = batch.BasisAt(site.layer);
+    const at::Tensor components = at::mm(wide, basis.t()).mul_(tokens == Tokens::kAll ? batch.owned_TK : batch.owned_NK);
+    if (batch.strengths_SK.defined()) components.mul_(batch.strengths_SK[site.index()]);
+    x.add_(at::addmm(wide, components, basis, /*beta=*/1, /*alpha=*/-1));
   }
 
   void AddVectors(at::Tensor& x, int64_t layer, const BatchView& view) const override {

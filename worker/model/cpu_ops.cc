@@ -92,14 +92,19 @@ class CpuImplementation final : public Ops {
     }
   }
 
-  void AddWrite(at::Tensor& x, const at::Tensor& write, const BatchView& view, Tokens tokens) const override {
+  void AddWrite(at::Tensor& x, const at::Tensor& write, const BatchView& view, Tokens tokens,
+                const WriteSite& site) const override {
     const std::vector<GroupRows>& groups = tokens == Tokens::kAll ? view.groups : view.read_groups;
     if (groups.empty()) AddRows(x, write, 0, x.size(0));
     for (const GroupRows& group : groups) {
-      if (group.intervention->ablate_basis.defined()) {
-        AddProjectedRows(x, write, group.begin, group.end, group.intervention->ablate_basis);
-      } else {
+      const Intervention& what = *group.intervention;
+      const float strength = what.ablate_basis.defined() ? what.StrengthAt(site) : 0;
+      if (strength == 0) {
         AddRows(x, write, group.begin, group.end);
+      } else if (what.ablates_by_layer()) {
+        AddProjectedRows(x, write, group.begin, group.end, what.ablate_basis[site.layer], strength);
+      } else {
+        AddProjectedRows(x, write, group.begin, group.end, what.ablate_basis, strength);
       }
     }
   }

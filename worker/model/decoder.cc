@@ -63,11 +63,12 @@ absl::StatusOr<const LayerWeights*> Decoder::LayerAt(int64_t layer) {
   return weights;
 }
 
-absl::Status Decoder::AddWrite(const BatchView& view, Tokens tokens, const NormGain& post_norm, at::Tensor& write,
-                               at::Tensor& x) const {
+absl::Status Decoder::AddWrite(const BatchView& view, Tokens tokens, const WriteSite& site, const NormGain& post_norm,
+                               at::Tensor& write, at::Tensor& x, at::Tensor* product) const {
   BEARING_RETURN_IF_ERROR(comm_.AllReduce(write, comm::ReduceOp::kSum));
+  if (product != nullptr) *product = write;
   if (post_norm.gain_D.defined()) write = ops_->RmsNorm(write, post_norm, config().norm.eps);
-  ops_->AddWrite(x, write, view, tokens);
+  ops_->AddWrite(x, write, view, tokens, site);
   return absl::OkStatus();
 }
 
@@ -89,7 +90,7 @@ absl::StatusOr<at::Tensor> Decoder::Embed(const PackedBatch& batch, const BatchV
   // The scale itself is rounded to the compute type, as transformers does.
   if (config().embedding_scale != 1.0) write.mul_(at::scalar_tensor(config().embedding_scale, dtype_).item());
   at::Tensor x = at::zeros_like(write);
-  BEARING_RETURN_IF_ERROR(AddWrite(view, Tokens::kAll, NormGain(), write, x));
+  BEARING_RETURN_IF_ERROR(AddWrite(view, Tokens::kAll, WriteSite(), NormGain(), write, x));
   return x;
 }
 
@@ -161,10 +162,15 @@ absl::Status Decoder::RunBlock(const LayerWeights& weights, const BatchView& vie
   // The last block works behind its attention only at the tokens that are read.
   const Tokens tokens = layer + 1 == config().num_layers() ? Tokens::kRead : Tokens::kAll;
   if (tokens == Tokens::kRead) x = ops_->TakeRead(x, view);
+  at::Tensor product;
+  at::Tensor* const kept = options.observe_write ? &product : nullptr;
   at::Tensor write = weights.attention_out.Forward(attended).contiguous();
-  BEARING_RETURN_IF_ERROR(AddWrite(view, tokens, weights.attention_post_norm, write, x));
+  BEARING_RETURN_IF_ERROR(AddWrite(view, tokens, {Writer::kAttention, layer}, weights.attention_post_norm, write, x, kept));
+  if (options.observe_write) options.observe_write({layer, /*is_attention=*/true, attended, product, write});
   write = Mlp(weights, layer, ops_->RmsNorm(x, weights.mlp_norm, eps));
-  return AddWrite(view, tokens, weights.mlp_post_norm, write, x);
+  BEARING_RETURN_IF_ERROR(AddWrite(view, tokens, {Writer::kMlp, layer}, weights.mlp_post_norm, write, x, kept));
+  if (options.observe_write) options.observe_write({layer, /*is_attention=*/false, at::Tensor(), product, write});
+  return absl::OkStatus();
 }
 
 void Decoder::EndPass(const PackedBatch& batch, const RunOptions& options, const at::Tensor& x) const {

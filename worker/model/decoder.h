@@ -49,10 +49,21 @@ struct DecoderOptions {
 // that layer. x is [T, D], except for layer num_layers: [N, D] with the rows that are read.
 using ResidualObserver = std::function<void(int64_t layer, const at::Tensor& x)>;
 
+// What the attention or the MLP of a block adds to the residual stream. Rows are tokens, in the last block those that are read.
+struct BlockWrite {
+  int64_t layer = 0;
+  bool is_attention = true;  // Else the MLP.
+  at::Tensor heads;          // Attention: what its output product takes, [rows, heads of this rank * head_dim].
+  at::Tensor product;        // [rows, D]: summed over the ranks, before the post norm. `write` itself where there is none.
+  at::Tensor write;          // [rows, D]: before any ablation.
+};
+using WriteObserver = std::function<void(const BlockWrite& write)>;
+
 struct RunOptions {
   // Prefill: stores keys and values for decode steps. Decode: segments with a cache_row continue it.
   KvCache* cache = nullptr;
-  ResidualObserver observe;  // May be empty.
+  ResidualObserver observe;     // May be empty.
+  WriteObserver observe_write;  // May be empty; costs the memory of what it is shown.
 };
 
 // One batch on its way from the embedding, or from a block of another pass, to the final norm.
@@ -114,6 +125,7 @@ class Decoder {
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return comm_.device(); }
   Residency residency() const { return layers_->residency(); }
+  int64_t stream_tokens() const { return stream_tokens_; }
   // Layers read from disk since the decoder was loaded.
   int64_t layers_read() const { return layers_->layers_read(); }
   GemmPath gemm_path() const { return gemm_path_; }
@@ -124,8 +136,9 @@ class Decoder {
   absl::Status LoadWeights(const DecoderOptions& options);
 
   // Sums the ranks' parts of a write and adds it to the residual stream, normalized and with the groups' ablations applied.
-  absl::Status AddWrite(const BatchView& view, Tokens tokens, const NormGain& post_norm, at::Tensor& write,
-                        at::Tensor& x) const;
+  // `product`, if given, gets the sum before it is normalized.
+  absl::Status AddWrite(const BatchView& view, Tokens tokens, const WriteSite& site, const NormGain& post_norm,
+                        at::Tensor& write, at::Tensor& x, at::Tensor* product = nullptr) const;
 
   // The weights of a layer; in a stream, ranks agree that all have them.
   absl::StatusOr<const LayerWeights*> LayerAt(int64_t layer);

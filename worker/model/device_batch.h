@@ -16,7 +16,8 @@
 
 namespace bearing::model {
 
-// Not thread-safe. Letters of shapes: T tokens, N tokens that are read, K vectors of all groups' bases, R rotated elements.
+// Not thread-safe. Letters of shapes: T tokens, N tokens that are read, K vectors of all groups' bases, L layers or 1, S = 1 +
+// 2 L write sites, R rotated elements.
 class DeviceBatch {
  public:
   DeviceBatch(const PackedBatch& batch, const BatchView& view, const at::Device& device);
@@ -25,7 +26,8 @@ class DeviceBatch {
   at::Tensor read;            // [N]
   at::Tensor decoded_tokens;  // As in the view.
   at::Tensor decoded_slots;
-  at::Tensor basis_KD;              // fp32; undefined when no group ablates.
+  at::Tensor basis_LKD;             // fp32; L = 1 where no group's basis differs by layer; undefined when no group ablates.
+  at::Tensor strengths_SK;          // fp32, by WriteSite::index(); undefined when all are 1.
   at::Tensor owned_TK, owned_NK;    // fp32: 1 where the vector belongs to the token's group, else 0.
   std::vector<at::Tensor> added_D;  // fp32, of each group of the view; undefined where it adds none.
 
@@ -35,10 +37,15 @@ class DeviceBatch {
   };
   const Rotation& RotationOf(const RopeTable& table);
 
+  // [K, D]
+  at::Tensor BasisAt(int64_t layer) const { return basis_LKD[basis_LKD.size(0) > 1 ? layer : 0]; }
+
   // How the rows of the view attend.
   AttentionPlan& PlanOf(bool only_read) { return *(only_read ? read_rows_ : rows_); }
 
  private:
+  void SendInterventions(const BatchView& view, const at::Device& device);
+
   struct Made {
     at::Tensor table;  // The cosines of the table it was made from.
     Rotation rotation;

@@ -214,12 +214,13 @@ void AddRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_
   ForEachRow(x_TD, &write_TD, begin, end, [](float* x, const float* write, int64_t d) { AddRow(x, write, d); });
 }
 
-void AddProjectedRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end, const at::Tensor& basis_KD) {
+void AddProjectedRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end, const at::Tensor& basis_KD,
+                      float strength) {
   const float* basis = basis_KD.const_data_ptr<float>();
   const int64_t k = basis_KD.size(0);
-  ForEachRow(x_TD, &write_TD, begin, end, [basis, k](float* x, const float* write, int64_t d) {
+  ForEachRow(x_TD, &write_TD, begin, end, [basis, k, strength](float* x, const float* write, int64_t d) {
     AddRow(x, write, d);
-    for (int64_t i = 0; i < k; ++i) AddScaledRow(x, basis + i * d, -DotRow(write, basis + i * d, d), d);
+    for (int64_t i = 0; i < k; ++i) AddScaledRow(x, basis + i * d, -strength * DotRow(write, basis + i * d, d), d);
   });
 }
 

@@ -41,8 +41,9 @@ void ScatterAddRows(at::Tensor& out_TD, const at::Tensor& y_ND, absl::Span<const
 // x += write for the rows [begin, end).
 void AddRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end);
 
-// x += write - sum_k (write . r_k) r_k for the rows [begin, end); basis [K, D] fp32, orthonormal.
-void AddProjectedRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end, const at::Tensor& basis_KD);
+// x += write - strength sum_k (write . r_k) r_k for the rows [begin, end); basis [K, D] fp32, orthonormal.
+void AddProjectedRows(at::Tensor& x_TD, const at::Tensor& write_TD, int64_t begin, int64_t end, const at::Tensor& basis_KD,
+                      float strength = 1);
 
 // x += vector for the rows [begin, end); vector [D] fp32.
 void AddVectorRows(at::Tensor& x_TD, int64_t begin, int64_t end, const at::Tensor& vector_D);

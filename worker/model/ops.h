@@ -71,8 +71,9 @@ class Ops {
   virtual void AddExperts(const at::Tensor& x_TD, const at::Tensor& chosen_TK, const at::Tensor& weights_TK,
                           int64_t num_experts, const Expert& expert, at::Tensor& sum_TD) const = 0;
 
-  // x += write, without the write's component along the basis that the row's group ablates.
-  virtual void AddWrite(at::Tensor& x, const at::Tensor& write, const BatchView& view, Tokens tokens) const = 0;
+  // x += write, without the share that the row's group ablates at `site` of the write's component along its basis.
+  virtual void AddWrite(at::Tensor& x, const at::Tensor& write, const BatchView& view, Tokens tokens,
+                        const WriteSite& site) const = 0;
 
   // x += the vector that the row's group adds at the input of block `layer`, if it does.
   virtual void AddVectors(at::Tensor& x_TD, int64_t layer, const BatchView& view) const = 0;

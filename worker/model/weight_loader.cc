@@ -127,6 +127,14 @@ absl::StatusOr<LayerWeights> WeightLoader::LoadLayer(int64_t layer) const {
   return weights;
 }
 
+absl::StatusOr<WeightLoader::AttentionOut> WeightLoader::LoadAttentionOut(int64_t layer) const {
+  AttentionOut out;
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor weight, Read(ParamRole::kAttentionOut, layer));
+  out.weight = weight.to(dtype_).to(at::kFloat);
+  BEARING_ASSIGN_OR_RETURN(out.post_norm, LoadNorm(ParamRole::kAttentionPostNorm, layer));
+  return out;
+}
+
 absl::StatusOr<EndWeights> WeightLoader::LoadEnds() const {
   EndWeights weights;
   BEARING_ASSIGN_OR_RETURN(weights.embedding, Read(ParamRole::kEmbedding, -1));

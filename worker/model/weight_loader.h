@@ -50,6 +50,14 @@ class WeightLoader {
 
   absl::StatusOr<LayerWeights> LoadLayer(int64_t layer) const;
 
+  // What a layer's heads write with: the weight [D, H * E] of this rank's heads as the product has it, fp32, and the norm
+  // behind.
+  struct AttentionOut {
+    at::Tensor weight;
+    NormGain post_norm;  // Empty without post_norms.
+  };
+  absl::StatusOr<AttentionOut> LoadAttentionOut(int64_t layer) const;
+
  private:
   using Roles = absl::Span<const sharding::ParamRole>;
 

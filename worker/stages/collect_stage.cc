@@ -1,12 +1,17 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <functional>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "jobs/conversation_check.h"
+#include "sharding/memory_rules.h"
 #include "sharding/safetensors.h"
 #include "sharding/status_macros.h"
+#include "worker/stages/activation_dump.h"
 #include "worker/stages/geometry.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
@@ -18,13 +23,16 @@ namespace {
 
 using bearing::v1::STAGE_COLLECT;
 
+constexpr auto kTokenPrompts = static_cast<size_t>(sharding::kTokenPrompts);
+
 // One side (positive or negative) of the training prompts on its way to a mean.
 struct Side {
   std::string name;
   PromptRows train, validation;
-  std::vector<steer::CapturedBatch> pending, pending_validation;  // Kept until the metric's tokens are known.
-  at::Tensor probability_sum_V;                                   // This rank's columns, fp64; then all.
-  at::Tensor metric_train, metric_validation;                     // Of each prompt, fp64.
+  // Of the first prompts, kept until the metric's tokens are known.
+  std::vector<steer::CapturedBatch> pending, pending_validation;
+  at::Tensor probability_sum_V;                // This rank's columns, fp64; then all.
+  at::Tensor metric_train, metric_validation;  // Of each prompt, fp64.
   steer::ResidualMean mean;
   steer::LastRows last_rows;
   std::vector<int> kept_train, kept_validation;
@@ -47,13 +55,23 @@ class CollectStage {
     BEARING_RETURN_IF_ERROR(Load(prompts.negative(), "negative", sides_[1]));
     for (Side& side : sides_) Prepare(side);
     BEARING_RETURN_IF_ERROR(ResolveTokens());
-    BEARING_RETURN_IF_ERROR(Capture());
-    BEARING_RETURN_IF_ERROR(DeriveTokens());
-    // Local to a replica until here.
-    absl::Status taken;
-    for (Side& side : sides_) taken.Update(TakePending(side));
-    BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context_.comm, taken));
-    for (Side& side : sides_) BEARING_RETURN_IF_ERROR(KeepPrompts(side));
+    if (context_.spec.collect().dump()) {
+      BEARING_ASSIGN_OR_RETURN(dump_,
+                               ActivationDump::Create(context_, sides_[0].train.rows.size(), sides_[1].train.rows.size()));
+    }
+    if (derived_) {
+      BEARING_RETURN_IF_ERROR(Capture(0, kTokenPrompts));
+      BEARING_RETURN_IF_ERROR(DeriveTokens());
+      // Local to a replica until here.
+      absl::Status taken;
+      for (Side& side : sides_) taken.Update(TakePending(side));
+      BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context_.comm, taken));
+    }
+    BEARING_RETURN_IF_ERROR(Capture(derived_ ? kTokenPrompts : 0, std::numeric_limits<size_t>::max()));
+    for (Side& side : sides_) {
+      BEARING_ASSIGN_OR_RETURN(side.probability_sum_V, SumOfAll(side.probability_sum_V));
+      BEARING_RETURN_IF_ERROR(KeepPrompts(side));
+    }
     return Write();
   }
 
@@ -67,6 +85,9 @@ class CollectStage {
     side.name = name;
     BEARING_ASSIGN_OR_RETURN(side.train, LoadPromptRows(context_, source.train()));
     BEARING_ASSIGN_OR_RETURN(side.validation, LoadPromptRows(context_, source.validation()));
+    // The texts are not needed again, and there may be many.
+    side.train.prompts = {};
+    side.validation.prompts = {};
     BEARING_RETURN_IF_ERROR(CheckEndings(side.train.rows, post_, name + " train"));
     return CheckEndings(side.validation.rows, post_, name + " validation");
   }
@@ -97,30 +118,47 @@ class CollectStage {
     return absl::OkStatus();
   }
 
-  // Everything that the model runs for this stage, at once: streamed weights are then read once.
-  absl::Status Capture() {
+  // Prompts [begin, end) of every set that the model runs for this stage, at once: streamed weights are then read once. Usually
+  // all prompts are among the first, which tell the tokens.
+  absl::Status Capture(size_t begin, size_t end) {
     std::vector<steer::CaptureTask> tasks;
+    double prompts = 0;
+    const auto add = [&](const steer::Rows& rows, int positions,
+                         std::function<absl::Status(const steer::CapturedBatch&)> sink) {
+      const steer::RowRange part{std::min(begin, rows.size()), std::min(end, rows.size())};
+      if (part.size() == 0) return;
+      prompts += static_cast<double>(part.size());
+      tasks.push_back({&rows, positions, part, std::move(sink)});
+    };
     for (Side& side : sides_) {
-      tasks.push_back({&side.train.rows, static_cast<int>(post_.ids.size()),
-                       [this, &side](const steer::CapturedBatch& batch) { return TakeTrain(side, batch); }});
+      add(side.train.rows, static_cast<int>(post_.ids.size()),
+          [this, &side](const steer::CapturedBatch& batch) { return TakeTrain(side, batch); });
       if (!filter()) continue;
-      tasks.push_back({&side.validation.rows, /*num_positions=*/0,
-                       [this, &side](const steer::CapturedBatch& batch) { return TakeValidation(side, batch); }});
+      add(side.validation.rows, /*positions=*/0,
+          [this, &side](const steer::CapturedBatch& batch) { return TakeValidation(side, batch); });
     }
-    const auto progress = [&](double share) { return context_.StepInReplica(STAGE_COLLECT, share, total_, "prompts"); };
+    const double before = done_;
+    done_ += prompts;
+    const auto progress = [&](double share) {
+      const double of_all = (before + share * prompts) / static_cast<double>(total_);
+      return context_.StepInReplica(STAGE_COLLECT, of_all, total_, "prompts");
+    };
     return steer::CaptureResiduals(replicas_, tasks, context_.token_budget, MaxRows(), progress);
   }
 
   absl::Status TakeTrain(Side& side, const steer::CapturedBatch& batch) {
     BEARING_ASSIGN_OR_RETURN(const at::Tensor p, steer::LocalProbabilities(decoder_, batch.last_ND));
     side.probability_sum_V.add_(at::sum(p, 0, false, at::kDouble));
-    if (!derived_) return AddToMean(side, batch, p);
+    if (dump_.has_value()) {
+      BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(decoder_.comm(), dump_->Add(side.name, batch)));
+    }
+    if (!tokens_.empty()) return AddToMean(side, batch, p);
     side.pending.push_back(batch);
     return absl::OkStatus();
   }
 
   absl::Status TakeValidation(Side& side, const steer::CapturedBatch& batch) {
-    if (!derived_) return MeasureValidation(side, batch);
+    if (!tokens_.empty()) return MeasureValidation(side, batch);
     side.pending_validation.push_back(batch);
     return absl::OkStatus();
   }
@@ -137,17 +175,21 @@ class CollectStage {
     return absl::OkStatus();
   }
 
+  // This rank's columns [V of this rank] -> the sum over all replicas, whole [V].
+  absl::StatusOr<at::Tensor> SumOfAll(const at::Tensor& local_V) {
+    at::Tensor sum = local_V.clone();
+    BEARING_RETURN_IF_ERROR(replicas_.Sum(sum));
+    return decoder_.comm().AllGather(sum);
+  }
+
+  // From the probabilities of the first prompts, which have been run.
   absl::Status DeriveTokens() {
-    for (Side& side : sides_) {
-      BEARING_RETURN_IF_ERROR(replicas_.Sum(side.probability_sum_V));
-      BEARING_ASSIGN_OR_RETURN(side.probability_sum_V, decoder_.comm().AllGather(side.probability_sum_V));
+    at::Tensor means[2];
+    for (size_t s = 0; s < 2; ++s) {
+      BEARING_ASSIGN_OR_RETURN(means[s], SumOfAll(sides_[s].probability_sum_V));
+      means[s].div_(static_cast<double>(std::min(sides_[s].train.rows.size(), kTokenPrompts)));
     }
-    if (!derived_) return absl::OkStatus();
-    const auto n = [](const Side& side) { return static_cast<double>(side.train.rows.size()); };
-    for (const steer::DerivedToken& token :
-         steer::DeriveConceptTokens(sides_[0].probability_sum_V / n(sides_[0]), sides_[1].probability_sum_V / n(sides_[1]))) {
-      tokens_.push_back(token.id);
-    }
+    for (const steer::DerivedToken& token : steer::DeriveConceptTokens(means[0], means[1])) tokens_.push_back(token.id);
     if (tokens_.empty()) {
       return absl::FailedPreconditionError(
           "no token is said first on positive prompts and not on negative ones, so the concept has no first-token metric: name "
@@ -221,9 +263,14 @@ class CollectStage {
       BEARING_ASSIGN_OR_RETURN(const nlohmann::json summary, Summary());
       return jobs::WriteFileAtomically(context_.output->PathOf("collect.json"), summary.dump(1) + "\n");
     }));
-    BEARING_RETURN_IF_ERROR(
-        WriteGeometry(context_, {&sides_[0].last_rows, &sides_[0].kept_train}, {&sides_[1].last_rows, &sides_[1].kept_train}));
-    return StageFiles{"collect.json", "means.safetensors", "geometry.json"};
+    BEARING_RETURN_IF_ERROR(WriteGeometry(context_, {&sides_[0].last_rows, &sides_[0].kept_train},
+                                          {&sides_[1].last_rows, &sides_[1].kept_train}, difference));
+    StageFiles files = {"collect.json", "means.safetensors", "geometry.json"};
+    if (dump_.has_value()) {
+      BEARING_RETURN_IF_ERROR(dump_->Finish(context_));
+      files.push_back(ActivationDump::kFileName);
+    }
+    return files;
   }
 
   absl::StatusOr<nlohmann::json> Summary() const {
@@ -255,6 +302,8 @@ class CollectStage {
   std::vector<int32_t> tokens_;
   bool derived_ = false;
   int64_t total_ = 0;
+  double done_ = 0;  // Prompts that were captured.
+  std::optional<ActivationDump> dump_;
 };
 
 }  // namespace

@@ -139,7 +139,7 @@ Measurement MeasureAnswers(CostRun& run, const bearing::v1::CostAnswers& set) {
       const auto all = static_cast<int64_t>(std::max<size_t>(1, items.size()));
       return context.StepInReplica(bearing::v1::STAGE_COST, done / static_cast<double>(all), all, "questions");
     };
-    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> generated, steer::GenerateGreedy(run.replicas, tasks, options));
+    BEARING_ASSIGN_OR_RETURN(const std::vector<steer::Rows> generated, steer::GenerateRows(run.replicas, tasks, options));
     BEARING_RETURN_IF_ERROR(context.OnRank0([&]() -> absl::Status {
       for (size_t r = 0; r < rows.size(); ++r) {
         const size_t item = static_cast<size_t>(first) + r;

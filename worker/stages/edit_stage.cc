@@ -5,14 +5,17 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "jobs/edit_fields.h"
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "worker/edit/direction_input.h"
 #include "worker/edit/edit_checkpoint.h"
 #include "worker/edit/edit_plan.h"
+#include "worker/edit/edit_record.h"
 #include "worker/stages/chosen_direction.h"
 #include "worker/stages/edit_spec_of.h"
 #include "worker/stages/model_card.h"
+#include "worker/stages/small_forms.h"
 #include "worker/stages/stages.h"
 #include "worker/version.h"
 
@@ -39,10 +42,7 @@ absl::Status ReportEdit(JobContext& context, const char* what, int64_t done, int
   return context.observer->ShouldStop();
 }
 
-}  // namespace
-
-absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
-  BEARING_ASSIGN_OR_RETURN(const edit::EditSpec spec, EditSpecOf(context));
+absl::StatusOr<StageFiles> WriteCheckpoint(JobContext& context, const edit::EditSpec& spec) {
   // The folder is made by rank 0 and seen by all: several hosts need a shared file system for it.
   std::string out = context.is_rank0() ? context.output->PathOf("checkpoint") : "";
   BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(out, 0));
@@ -59,16 +59,31 @@ absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
   options.progress = [&](const char* what, int64_t done, int64_t total) { return ReportEdit(context, what, done, total); };
   options.version = kVersion;
   StageFiles files;
-  BEARING_RETURN_IF_ERROR(edit::EditCheckpoint(source, *plan, out, group, options,
-                                               [&](const edit::EditOutcome& outcome, const std::string& staged) {
-                                                 for (const std::string& file : outcome.files) {
-                                                   files.push_back(absl::StrCat("checkpoint/", file));
-                                                 }
-                                                 files.push_back("checkpoint/README.md");
-                                                 files.push_back("checkpoint/bearing.json");
-                                                 return WriteModelCard(context, *plan, spec, outcome, staged);
-                                               })
-                              .status());
+  const edit::Describe describe = [&](const edit::EditOutcome& outcome, const std::string& staged) -> absl::Status {
+    for (const std::string& file : outcome.files) files.push_back(absl::StrCat("checkpoint/", file));
+    files.insert(files.end(), {"checkpoint/README.md", "checkpoint/bearing.json"});
+    BEARING_ASSIGN_OR_RETURN(const edit::RecordInputs record, RecordOfJob(context));
+    return edit::WriteRecord(*plan, spec, outcome, record, staged, /*with_manifest=*/false);
+  };
+  BEARING_RETURN_IF_ERROR(edit::EditCheckpoint(source, *plan, out, group, options, describe).status());
+  return files;
+}
+
+}  // namespace
+
+absl::StatusOr<StageFiles> RunEdit(JobContext& context) {
+  BEARING_ASSIGN_OR_RETURN(const ChosenDirection chosen, LoadChosenDirection(context));
+  BEARING_ASSIGN_OR_RETURN(const JobEdit edit, JobEditOf(context, chosen));
+  // The small ones first: what cannot be had is seen before the long work.
+  StageFiles files;
+  BEARING_RETURN_IF_ERROR(context.OnRank0([&]() -> absl::Status {
+    BEARING_ASSIGN_OR_RETURN(const edit::RecordInputs record, RecordOfJob(context));
+    BEARING_ASSIGN_OR_RETURN(files, WriteSmallForms(context, edit, chosen, record));
+    return absl::OkStatus();
+  }));
+  if (!jobs::WritesForm(context.spec.edit(), jobs::kCheckpointForm)) return files;
+  BEARING_ASSIGN_OR_RETURN(const StageFiles checkpoint, WriteCheckpoint(context, edit.checkpoint));
+  files.insert(files.end(), checkpoint.begin(), checkpoint.end());
   return files;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "jobs/selection.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::worker {
@@ -47,9 +48,28 @@ nlohmann::json ToJson(int64_t index, const double* row, int64_t n) {
           {"pc2", RoundedList(lists + 2 * n, n)}};
 }
 
+// [A, B, B] as lists; four decimals are more than a plot shows; null where there is no direction.
+nlohmann::json CosineLists(const at::Tensor& cosines) {
+  nlohmann::json all = nlohmann::json::array();
+  const double* value = cosines.const_data_ptr<double>();
+  for (int64_t a = 0; a < cosines.size(0); ++a) {
+    nlohmann::json matrix = nlohmann::json::array();
+    for (int64_t b = 0; b < cosines.size(1); ++b) {
+      nlohmann::json row = nlohmann::json::array();
+      for (int64_t c = 0; c < cosines.size(2); ++c, ++value) {
+        row.push_back(std::isfinite(*value) ? nlohmann::json(std::round(*value * 1e4) / 1e4) : nlohmann::json());
+      }
+      matrix.push_back(std::move(row));
+    }
+    all.push_back(std::move(matrix));
+  }
+  return all;
+}
+
 }  // namespace
 
-absl::Status WriteGeometry(JobContext& context, const GeometrySide& positive, const GeometrySide& negative) {
+absl::Status WriteGeometry(JobContext& context, const GeometrySide& positive, const GeometrySide& negative,
+                           const at::Tensor& difference_PLD) {
   const std::vector<int> positives = FirstOf(*positive.kept);
   const std::vector<int> negatives = FirstOf(*negative.kept);
   const auto num_positive = static_cast<int64_t>(positives.size());
@@ -80,8 +100,14 @@ absl::Status WriteGeometry(JobContext& context, const GeometrySide& positive, co
     for (int64_t layer = 0; layer < config.num_layers(); ++layer) {
       layers.push_back(ToJson(layer, table.select(0, layer).const_data_ptr<double>(), n));
     }
+    const steer::DirectionCosines cosines = steer::CosinesOfDirections(difference_PLD, jobs::kZeroNormShare);
     const nlohmann::json document = {
-        {"position", -1}, {"positive", positives}, {"negative", negatives}, {"layers", std::move(layers)}};
+        {"position", -1},
+        {"positive", positives},
+        {"negative", negatives},
+        {"layers", std::move(layers)},
+        {"direction_cosines",
+         {{"layers", CosineLists(cosines.layers_PLL)}, {"positions", CosineLists(cosines.positions_LPP)}}}};
     return jobs::WriteFileAtomically(context.output->PathOf("geometry.json"), document.dump() + "\n");
   });
 }

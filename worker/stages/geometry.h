@@ -19,8 +19,9 @@ struct GeometrySide {
 };
 
 // One layer of both sides meets in one all-reduce of N x d_model fp32; the layers are then shared out over the ranks.
-// -> geometry.json. Collective over all ranks.
-absl::Status WriteGeometry(JobContext& context, const GeometrySide& positive, const GeometrySide& negative);
+// `difference_PLD`: the mean differences of all positions and layers. -> geometry.json. Collective over all ranks.
+absl::Status WriteGeometry(JobContext& context, const GeometrySide& positive, const GeometrySide& negative,
+                           const at::Tensor& difference_PLD);
 
 }  // namespace bearing::worker
 

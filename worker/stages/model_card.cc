@@ -9,8 +9,7 @@
 
 namespace bearing::worker {
 
-absl::Status WriteModelCard(const JobContext& context, const edit::EditPlan& plan, const edit::EditSpec& spec,
-                            const edit::EditOutcome& outcome, const std::string& folder) {
+absl::StatusOr<edit::RecordInputs> RecordOfJob(const JobContext& context) {
   BEARING_ASSIGN_OR_RETURN(const nlohmann::json candidates, ReadJsonArtifact(context, "candidates.json"));
   const nlohmann::json& chosen = candidates.at("candidates").at(candidates.at("selected").get<size_t>());
   edit::RecordInputs inputs;
@@ -28,7 +27,7 @@ absl::Status WriteModelCard(const JobContext& context, const edit::EditPlan& pla
       "| metric of negative prompts, added (induce) | %.4f |\n| KL of negative prompts, ablated | %.4f |\n\n",
       chosen.at("layer").get<int>(), chosen.at("position").get<int>(), chosen.at("bypass").get<double>(),
       chosen.at("induce").get<double>(), chosen.at("kl").get<double>());
-  return edit::WriteRecord(plan, spec, outcome, inputs, folder, /*with_manifest=*/false);
+  return inputs;
 }
 
 }  // namespace bearing::worker

@@ -10,9 +10,8 @@
 
 namespace bearing::worker {
 
-// Writes both files into `folder`. Rank 0. No local path, host or user name goes in.
-absl::Status WriteModelCard(const JobContext& context, const edit::EditPlan& plan, const edit::EditSpec& spec,
-                            const edit::EditOutcome& outcome, const std::string& folder);
+// What a job's checkpoint or adapter says about itself, but for the edit: the direction and its scores. Rank 0.
+absl::StatusOr<edit::RecordInputs> RecordOfJob(const JobContext& context);
 
 }  // namespace bearing::worker
 

@@ -1,6 +1,7 @@
 #include "worker/stages/prompt_rows.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "sharding/status_macros.h"
@@ -11,6 +12,8 @@ namespace {
 // Stands for the instruction when the template's own text is looked for; no real prompt holds it.
 constexpr char kMarker[] = "BEARINGxINSTRUCTIONxMARKER";
 
+constexpr size_t kEncodeAtOnce = 1024;
+
 }  // namespace
 
 absl::StatusOr<std::string> RenderPrompt(const JobContext& context, const std::string& instruction) {
@@ -20,27 +23,85 @@ absl::StatusOr<std::string> RenderPrompt(const JobContext& context, const std::s
   return context.tokenizer->Render(messages, /*add_generation_prompt=*/true);
 }
 
-absl::StatusOr<PromptRows> LoadPromptRows(JobContext& context, const bearing::v1::PromptSource& source) {
-  PromptRows result;
-  BEARING_ASSIGN_OR_RETURN(const nlohmann::json rows, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
-    BEARING_ASSIGN_OR_RETURN(result.prompts, jobs::LoadPrompts(source.file(), source.column(), source.count()));
-    std::vector<std::string> texts;
-    for (const jobs::Prompt& prompt : result.prompts) {
-      BEARING_ASSIGN_OR_RETURN(std::string text, RenderPrompt(context, prompt.instruction));
+namespace {
+
+absl::StatusOr<steer::Rows> EncodePrompts(const JobContext& context, const bearing::v1::PromptSource& source,
+                                          const std::vector<jobs::Prompt>& prompts, int64_t room) {
+  const int64_t positions = context.reader->config().max_positions;
+  steer::Rows rows;
+  std::vector<std::string> texts;
+  // A part at a time: the texts of all prompts need not be there twice.
+  for (size_t begin = 0; begin < prompts.size(); begin += kEncodeAtOnce) {
+    const size_t end = std::min(prompts.size(), begin + kEncodeAtOnce);
+    texts.clear();
+    for (size_t i = begin; i < end; ++i) {
+      BEARING_ASSIGN_OR_RETURN(std::string text, RenderPrompt(context, prompts[i].instruction));
       texts.push_back(std::move(text));
     }
     BEARING_ASSIGN_OR_RETURN(auto encoded, context.tokenizer->EncodeBatch(texts, /*threads=*/1));
-    const int64_t room = context.reader->config().max_positions;
-    for (size_t i = 0; i < encoded.size(); ++i) {
-      if (room > 0 && static_cast<int64_t>(encoded[i].size()) > room) {
-        return absl::InvalidArgumentError(absl::StrCat("prompt is longer than the model's context: file=", source.file(),
-                                                       " prompt=", i + 1, " tokens=", encoded[i].size(), " context=", room));
-      }
+    for (std::vector<int32_t>& row : encoded) {
+      const auto length = static_cast<int64_t>(row.size());
+      rows.push_back(std::move(row));
+      if (positions == 0 || length + room <= positions) continue;
+      return absl::InvalidArgumentError(absl::StrCat("prompt is longer than the model's context",
+                                                     room > 0 ? " less the room for an answer" : "", ": file=", source.file(),
+                                                     " prompt=", rows.size(), " tokens=", length, " context=", positions));
     }
-    return nlohmann::json(encoded);
-  }));
-  result.rows = rows.get<steer::Rows>();
+  }
+  return rows;
+}
+
+}  // namespace
+
+absl::StatusOr<steer::Rows> ShareRows(JobContext& context, const std::function<absl::StatusOr<steer::Rows>()>& make) {
+  absl::StatusOr<steer::Rows> mine = steer::Rows();
+  if (context.is_rank0()) mine = make();
+  BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*context.comm, mine.status()));
+  if (context.comm->size() == 1) return mine;
+  // Length and ids of each row.
+  std::string bytes;
+  const auto put = [&bytes](int32_t value) { bytes.append(reinterpret_cast<const char*>(&value), sizeof(value)); };
+  for (const std::vector<int32_t>& row : *mine) {
+    put(static_cast<int32_t>(row.size()));
+    for (const int32_t id : row) put(id);
+  }
+  BEARING_RETURN_IF_ERROR(context.comm->BroadcastBytes(bytes, 0));
+  if (context.is_rank0()) return mine;
+  size_t at = 0;
+  const auto take = [&] {
+    int32_t value = 0;
+    std::memcpy(&value, bytes.data() + at, sizeof(value));
+    at += sizeof(value);
+    return value;
+  };
+  while (at < bytes.size()) {
+    std::vector<int32_t>& row = mine->emplace_back(take());
+    for (int32_t& id : row) id = take();
+  }
+  return mine;
+}
+
+absl::StatusOr<PromptRows> LoadPromptRows(JobContext& context, const bearing::v1::PromptSource& source, int64_t room) {
+  PromptRows result;
+  BEARING_ASSIGN_OR_RETURN(result.rows, ShareRows(context, [&]() -> absl::StatusOr<steer::Rows> {
+                             BEARING_ASSIGN_OR_RETURN(result.prompts,
+                                                      jobs::LoadPrompts(source.file(), source.column(), source.count()));
+                             return EncodePrompts(context, source, result.prompts, room);
+                           }));
   return result;
+}
+
+absl::Status CheckTestPrompts(JobContext& context) {
+  return context.OnRank0([&]() -> absl::Status {
+    if (context.output->IsStageDone("evaluate")) return absl::OkStatus();
+    for (const auto* side : {&context.spec.prompts().positive(), &context.spec.prompts().negative()}) {
+      const bearing::v1::PromptSource& source = side->test();
+      BEARING_ASSIGN_OR_RETURN(const std::vector<jobs::Prompt> prompts,
+                               jobs::LoadPrompts(source.file(), source.column(), source.count()));
+      BEARING_RETURN_IF_ERROR(EncodePrompts(context, source, prompts, kAnswerRoom).status());
+    }
+    return absl::OkStatus();
+  });
 }
 
 absl::StatusOr<PostInstruction> FindPostInstruction(JobContext& context) {

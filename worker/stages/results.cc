@@ -79,6 +79,14 @@ absl::StatusOr<nlohmann::json> Provenance(const JobContext& context) {
   if (!settings.model().chat_template().empty()) {
     settings.mutable_model()->set_chat_template(std::filesystem::path(settings.model().chat_template()).filename().string());
   }
+  for (bearing::v1::Judge& judge : *settings.mutable_judges()) {
+    if (!judge.has_model()) continue;
+    bearing::v1::JudgeModel& model = *judge.mutable_model();
+    const auto name = [](const std::string& path) { return std::filesystem::path(path).filename().string(); };
+    model.set_path(name(model.path()));
+    if (!model.prompt_file().empty()) model.set_prompt_file(name(model.prompt_file()));
+    if (!model.chat_template().empty()) model.set_chat_template(name(model.chat_template()));
+  }
   std::string json;
   if (!google::protobuf::util::MessageToJsonString(settings, &json).ok()) return absl::InternalError("settings do not print");
   return nlohmann::json{

@@ -9,6 +9,7 @@
 #include "jobs/selection.h"
 #include "sharding/status_macros.h"
 #include "worker/model/tensor_file.h"
+#include "worker/stages/edit_spec_of.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/stages/stages.h"
 #include "worker/steer/candidate_scores.h"
@@ -19,10 +20,6 @@ namespace {
 
 using bearing::v1::STAGE_SELECT;
 using jobs::Candidate;
-
-// A mean difference with a norm under this share of the largest is zero, rounding aside: of template tokens that have seen no
-// instruction, before the first attention or because a sliding window ends behind it.
-constexpr double kZeroNorm = 1e-5;
 
 steer::Rows Pick(const steer::Rows& rows, const std::vector<int>& kept) {
   steer::Rows picked;
@@ -113,7 +110,7 @@ class SelectStage {
     for (Candidate& candidate : candidates_) {
       const at::Tensor raw = difference_PLD_[num_positions_ + candidate.position][candidate.layer];
       candidate.norm = at::norm(raw).item<double>();
-      if (candidate.norm <= kZeroNorm * largest) candidate.norm = 0;
+      if (candidate.norm <= jobs::kZeroNormShare * largest) candidate.norm = 0;
       steer::CandidateVector vector;
       vector.layer = candidate.layer;
       vector.mean_difference = raw.to(at::kFloat).contiguous();
@@ -218,7 +215,9 @@ class SelectStage {
 
 absl::StatusOr<StageFiles> RunSelect(JobContext& context) {
   BEARING_ASSIGN_OR_RETURN(steer::Replicas * replicas, context.GetReplicas());
-  return SelectStage(context, *replicas).Run();
+  BEARING_ASSIGN_OR_RETURN(const StageFiles files, SelectStage(context, *replicas).Run());
+  BEARING_RETURN_IF_ERROR(CheckChosenLayer(context));
+  return files;
 }
 
 }  // namespace bearing::worker

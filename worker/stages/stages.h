@@ -20,9 +20,13 @@ absl::StatusOr<StageFiles> RunCollect(JobContext& context);
 // Scores candidate directions and selects one. -> candidates.json, direction.safetensors
 absl::StatusOr<StageFiles> RunSelect(JobContext& context);
 
-// Completions of the test prompts without and with the direction ablated or added. -> completions.jsonl, evaluation.json
+// Completions of the test prompts without and with the direction ablated or added. Recorded as they finish, and gone on with by
+// a run that resumes. -> .bearing/evaluate/
 absl::StatusOr<StageFiles> RunEvaluate(JobContext& context);
 
+// What the judges of the job say of them. Drops the decoder where a judge has a model of its own. -> completions.jsonl,
+// evaluation.json
+absl::StatusOr<StageFiles> RunJudge(JobContext& context);
 // What the direction's removal costs: cross-entropy, KL, multiple choice, exact match. -> costs.json, costs.jsonl
 absl::StatusOr<StageFiles> RunCost(JobContext& context);
 

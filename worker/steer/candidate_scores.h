@@ -5,6 +5,10 @@
 // * KL and bypass: ablation acts from the embedding on, so each candidate is a group of its own in the batch: the shared prefix
 //   once a candidate, then the prompts behind it.
 //
+// Long sets go through the tests in slabs of at most sharding::kSlabRows prompts: passes and the baseline's
+// distribution are held of one slab, and memory grows by a number a prompt and candidate alone. The baseline of several slabs
+// is computed anew for KL, one forward pass beside those of all candidates.
+//
 // A candidate here is an index into the caller's list: layer, raw mean difference (added), unit direction (ablated).
 #ifndef BEARING_WORKER_STEER_CANDIDATE_SCORES_H_
 #define BEARING_WORKER_STEER_CANDIDATE_SCORES_H_
@@ -18,7 +22,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "sharding/memory_rules.h"
 #include "worker/model/decoder.h"
+#include "worker/steer/intervention_scores.h"
 #include "worker/steer/replicas.h"
 #include "worker/steer/row_batches.h"
 
@@ -32,9 +38,9 @@ struct CandidateVector {
 
 class CandidateScorer {
  public:
-  // Rows and replicas must outlive the scorer. `budget`: tokens a forward pass.
+  // Rows and replicas must outlive the scorer. `budget`: tokens a forward pass. `slab_rows`: for tests.
   CandidateScorer(Replicas& replicas, const Rows& positive, const Rows& negative, std::vector<int32_t> metric_tokens,
-                  int64_t budget);
+                  int64_t budget, int64_t slab_rows = sharding::kSlabRows);
 
   // Baseline metric of both sides and the negative side's distribution, needed by the tests below. One pass.
   absl::Status RunBaseline(const Replicas::Progress& progress = {});
@@ -53,16 +59,33 @@ class CandidateScorer {
   // Mean metric of the positive prompts under ablation.
   Scores ScoreBypass(absl::Span<const CandidateVector> candidates, const Replicas::Progress& progress = {});
 
- private:
-  // A score of each row of a range, from their probabilities.
-  using RowScore = std::function<absl::StatusOr<std::vector<double>>(RowRange, const at::Tensor&)>;
+  // The same tests of any interventions, of each row by itself: [interventions, rows] fp64 on every rank. NegativeKl comes
+  // after RunBaseline. Collective likewise.
+  absl::StatusOr<at::Tensor> NegativeKl(absl::Span<const model::Intervention> interventions,
+                                        const Replicas::Progress& progress = {});
+  absl::StatusOr<at::Tensor> PositiveMetric(absl::Span<const model::Intervention> interventions,
+                                            const Replicas::Progress& progress = {});
 
-  // The mean score of `rows` under the ablation of each candidate.
-  Scores RunAblated(absl::Span<const CandidateVector> candidates, const Rows& rows, const RowScore& score,
-                    const Replicas::Progress& progress);
+ private:
+  // Slab `index` of a set; empty behind the last.
+  RowRange SlabOf(const Rows& rows, size_t index) const;
+
+  // What is done with a slab: scores [candidates, rows of the slab].
+  using SlabWork = std::function<absl::StatusOr<at::Tensor>(RowRange slab, const Replicas::Progress& progress)>;
+  // What `work` gives for each slab of `rows`, side by side.
+  absl::StatusOr<at::Tensor> OverSlabs(const Rows& rows, const Replicas::Progress& progress, const SlabWork& work) const;
+
+  absl::StatusOr<at::Tensor> RunInduce(absl::Span<const CandidateVector> candidates, const RowBatcher& batcher, RowRange slab,
+                                       const Replicas::Progress& progress);
+  // The summed metrics of a slab of each side (either may be empty) as the model is, in one go; the distribution of the
+  // negative one is kept in baseline_NV_.
+  struct MetricSums {
+    double positive = 0, negative = 0;
+  };
+  absl::StatusOr<MetricSums> RunBaselineSlab(RowRange positive, RowRange negative, const Replicas::Progress& progress);
 
   // Tokens a pass: the budget, less where several replicas would else get too few passes each.
-  int64_t BudgetFor(size_t candidates, const RowBatcher& batcher, const Rows& rows) const;
+  int64_t BudgetFor(size_t candidates, const RowBatcher& batcher, RowRange slab) const;
 
   Replicas& replicas_;
   model::Decoder& decoder_;
@@ -70,9 +93,11 @@ class CandidateScorer {
   const Rows& negative_;
   std::vector<int32_t> metric_tokens_;
   int64_t budget_;
+  size_t slab_rows_;
   double positive_metric_ = 0;
   double negative_metric_ = 0;
-  at::Tensor baseline_NV_;  // Probabilities of the negative prompts, this rank's columns.
+  at::Tensor baseline_NV_;  // Probabilities of a slab of the negative prompts, this rank's columns.
+  RowRange baseline_slab_;  // Which.
 };
 
 }  // namespace bearing::steer

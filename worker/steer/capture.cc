@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
+#include <utility>
 
 #include "sharding/status_macros.h"
 #include "worker/model/device_memory.h"
@@ -47,18 +49,70 @@ model::Pass MakePass(const model::Decoder& decoder, const RowBatcher& batcher, R
   return pass;
 }
 
+// One batch to come.
+struct Piece {
+  const CaptureTask* task;
+  const RowBatcher* batcher;
+  RowRange range;
+  int64_t tokens;
+};
+
+// Passes that are made at once, for all replicas together: tokens, and captured positions.
+struct ChunkLimits {
+  int64_t tokens;
+  int64_t positions;
+};
+
+ChunkLimits LimitsOf(const model::Decoder& decoder, int64_t replicas) {
+  constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+  // Resident, a pass hands on what it captured before the next begins: only token ids are held.
+  if (decoder.residency() == model::Residency::kResident) return {replicas << 18, kUnlimited};
+  // A captured position is a vector a layer, fp32, on one rank of the replica; a token that waits is one on each.
+  const int64_t ranks = decoder.comm().size();
+  return {kUnlimited, replicas * std::max<int64_t>(1, decoder.stream_tokens() * ranks / decoder.config().num_layers())};
+}
+
 }  // namespace
+
+CaptureTask CaptureAll(const Rows& rows, int num_positions, std::function<absl::Status(const CapturedBatch&)> sink) {
+  return {&rows, num_positions, {0, rows.size()}, std::move(sink)};
+}
 
 absl::Status CaptureResiduals(Replicas& replicas, absl::Span<const CaptureTask> tasks, int64_t budget, size_t max_rows,
                               const Replicas::Progress& progress) {
   const model::Decoder& decoder = replicas.decoder();
-  std::vector<model::Pass> passes;
+  std::vector<std::unique_ptr<RowBatcher>> batchers;
+  std::vector<Piece> pieces;
+  double all = 0;
   for (const CaptureTask& task : tasks) {
-    const RowBatcher batcher(decoder.config(), *task.rows, std::max(task.num_positions, 1));
-    const int64_t tokens = replicas.Budget(budget, batcher.TokensOf({0, task.rows->size()}));
-    for (const RowRange range : batcher.Cut(tokens, max_rows)) passes.push_back(MakePass(decoder, batcher, range, task));
+    batchers.push_back(std::make_unique<RowBatcher>(decoder.config(), *task.rows, std::max(task.num_positions, 1)));
+    const RowBatcher& batcher = *batchers.back();
+    const int64_t tokens = replicas.Budget(budget, batcher.TokensOf(task.part));
+    for (const RowRange range : batcher.Cut(task.part, tokens, max_rows)) {
+      pieces.push_back({&task, &batcher, range, batcher.TokensOf(range)});
+      all += static_cast<double>(pieces.back().tokens);
+    }
   }
-  return replicas.Run(absl::MakeSpan(passes), Handout::kInTurn, progress);
+  const ChunkLimits limits = LimitsOf(decoder, replicas.count());
+  double before = 0;
+  for (size_t next = 0; next < pieces.size();) {
+    std::vector<model::Pass> passes;
+    int64_t tokens = 0;
+    int64_t rows = 0;
+    for (; next < pieces.size(); ++next) {
+      const Piece& piece = pieces[next];
+      const int64_t captured = piece.task->num_positions * static_cast<int64_t>(piece.range.size());
+      if (!passes.empty() && (tokens + piece.tokens > limits.tokens || rows + captured > limits.positions)) break;
+      passes.push_back(MakePass(decoder, *piece.batcher, piece.range, *piece.task));
+      tokens += piece.tokens;
+      rows += captured;
+    }
+    const auto of_all = [&](double share) { return progress((before + share * static_cast<double>(tokens)) / all); };
+    BEARING_RETURN_IF_ERROR(
+        replicas.Run(absl::MakeSpan(passes), Handout::kInTurn, progress ? Replicas::Progress(of_all) : Replicas::Progress()));
+    before += static_cast<double>(tokens);
+  }
+  return absl::OkStatus();
 }
 
 ResidualMean::ResidualMean(int64_t num_layers, int64_t num_positions, int64_t d_model)

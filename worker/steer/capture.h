@@ -32,12 +32,19 @@ struct CapturedBatch {
 struct CaptureTask {
   const Rows* rows = nullptr;
   int num_positions = 0;  // 0: only last_ND.
+  RowRange part;          // Rows that are run; ranges of batches count from the first of `rows`.
   // Called as each batch is done, on the ranks of the replica that ran it; may run collectives of that replica.
   std::function<absl::Status(const CapturedBatch&)> sink;
 };
 
+// A task of all rows.
+CaptureTask CaptureAll(const Rows& rows, int num_positions, std::function<absl::Status(const CapturedBatch&)> sink);
+
 // Runs all tasks in batches of at most `budget` tokens and `max_rows` rows, dealt out to the replicas in turn. Streamed weights
-// are read once for all of them. Collective over all replicas.
+// are read once for all of them, or as often as it takes for the captured rows, which wait for the last layer then, to need no
+// more memory than `stream_tokens` residuals of the decoder's options. Collective over all replicas.
+//
+// Nothing here grows with the rows but a range for each batch: passes are made some at a time.
 absl::Status CaptureResiduals(Replicas& replicas, absl::Span<const CaptureTask> tasks, int64_t budget, size_t max_rows,
                               const Replicas::Progress& progress = {});
 

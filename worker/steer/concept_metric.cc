@@ -16,6 +16,17 @@ std::vector<double> ToVector(const at::Tensor& values) {
   return std::vector<double>(d.const_data_ptr<double>(), d.const_data_ptr<double>() + d.numel());
 }
 
+absl::StatusOr<at::Tensor> SumOfTokens(const model::Decoder& decoder, const at::Tensor& probabilities_NV,
+                                       absl::Span<const int32_t> token_ids) {
+  const sharding::Range vocab = decoder.local_vocab();
+  at::Tensor p = at::zeros({probabilities_NV.size(0)}, probabilities_NV.options().dtype(at::kDouble));
+  for (const int32_t id : token_ids) {
+    if (id >= vocab.begin && id < vocab.end) p.add_(probabilities_NV.select(1, id - vocab.begin));
+  }
+  BEARING_RETURN_IF_ERROR(decoder.comm().AllReduce(p, comm::ReduceOp::kSum));
+  return p;
+}
+
 }  // namespace
 
 absl::StatusOr<at::Tensor> LocalProbabilities(const model::Decoder& decoder, const at::Tensor& residual_ND) {
@@ -32,14 +43,15 @@ absl::StatusOr<at::Tensor> SoftmaxInPlace(const model::Decoder& decoder, at::Ten
   return logits;
 }
 
+absl::StatusOr<std::vector<double>> TokenProbabilities(const model::Decoder& decoder, const at::Tensor& probabilities_NV,
+                                                       absl::Span<const int32_t> token_ids) {
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor p, SumOfTokens(decoder, probabilities_NV, token_ids));
+  return ToVector(p);
+}
+
 absl::StatusOr<std::vector<double>> ConceptMetric(const model::Decoder& decoder, const at::Tensor& probabilities_NV,
                                                   absl::Span<const int32_t> token_ids) {
-  const sharding::Range vocab = decoder.local_vocab();
-  at::Tensor p = at::zeros({probabilities_NV.size(0)}, probabilities_NV.options().dtype(at::kDouble));
-  for (const int32_t id : token_ids) {
-    if (id >= vocab.begin && id < vocab.end) p.add_(probabilities_NV.select(1, id - vocab.begin));
-  }
-  BEARING_RETURN_IF_ERROR(decoder.comm().AllReduce(p, comm::ReduceOp::kSum));
+  BEARING_ASSIGN_OR_RETURN(const at::Tensor p, SumOfTokens(decoder, probabilities_NV, token_ids));
   return ToVector(at::log(p + 1e-8) - at::log(1.0 - p + 1e-8));
 }
 

@@ -23,6 +23,10 @@ absl::StatusOr<at::Tensor> LocalProbabilities(const model::Decoder& decoder, con
 // The same from logits that are there already; `logits_NV` is overwritten.
 absl::StatusOr<at::Tensor> SoftmaxInPlace(const model::Decoder& decoder, at::Tensor logits_NV);
 
+// Of each row, the probability of the tokens together.
+absl::StatusOr<std::vector<double>> TokenProbabilities(const model::Decoder& decoder, const at::Tensor& probabilities_NV,
+                                                       absl::Span<const int32_t> token_ids);
+
 // m of each row.
 absl::StatusOr<std::vector<double>> ConceptMetric(const model::Decoder& decoder, const at::Tensor& probabilities_NV,
                                                   absl::Span<const int32_t> token_ids);

@@ -4,97 +4,43 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
-#include <optional>
+#include <utility>
 
 #include "sharding/status_macros.h"
+#include "worker/steer/wave.h"
 
 namespace bearing::steer {
 namespace {
 
-// One row of a wave: where its result goes and how far it is.
-struct Running {
-  size_t task;
-  size_t row;
-  int cache_row;
-  int32_t next_token;
-};
+using Batchers = std::vector<std::optional<RowBatcher>>;
 
-class Wave {
- public:
-  Wave(model::Decoder& decoder, absl::Span<const GenerationTask> tasks, const GenerationOptions& options,
-       std::vector<Rows>& results)
-      : decoder_(decoder), tasks_(tasks), options_(options), results_(results) {}
-
-  void Add(size_t task, const RowBatcher& batcher, RowRange range) {
-    std::vector<int> segments;
-    batcher.AppendGroup(range, tasks_[task].intervention, prefill_, segments, read_);
-    for (size_t i = 0; i < segments.size(); ++i) {
-      running_.push_back({task, range.begin + i, static_cast<int>(running_.size()), 0});
-      segments_.push_back(segments[i]);
-    }
+Batchers MakeBatchers(const sharding::ModelConfig& config, absl::Span<const GenerationTask> tasks) {
+  Batchers batchers(tasks.size());
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    if (!tasks[t].rows->empty()) batchers[t].emplace(config, *tasks[t].rows, /*keep=*/1);
   }
-  int64_t num_tokens() const { return prefill_.num_tokens(); }
-  void Clear() {
-    prefill_ = model::PackedBatch();
-    running_.clear();
-  }
+  return batchers;
+}
 
-  // `progress` takes the share of the wave that is done.
-  absl::Status Run(const Replicas::Progress& progress) {
-    model::KvCache cache = decoder_.MakeCache(prefill_, segments_, options_.max_new_tokens);
-    model::RunOptions run;
-    run.cache = &cache;
-    BEARING_ASSIGN_OR_RETURN(at::Tensor x, decoder_.Run(prefill_, read_, run));
-    for (int64_t step = 0;; ++step) {
-      BEARING_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, ArgMax(decoder_, decoder_.LocalLogits(x)));
-      Accept(tokens);
-      BEARING_RETURN_IF_ERROR(progress(static_cast<double>(step + 1) / static_cast<double>(options_.max_new_tokens)));
-      if (running_.empty() || step + 1 == options_.max_new_tokens) return absl::OkStatus();
-      BEARING_ASSIGN_OR_RETURN(x, Step(cache, run));
-    }
-  }
-
- private:
-  // Records the new token of every running row; rows that said an end token leave.
-  void Accept(const std::vector<int32_t>& tokens) {
-    const std::vector<int64_t>& eos = decoder_.config().eos_token_ids;
-    std::vector<Running> still;
-    for (size_t i = 0; i < running_.size(); ++i) {
-      if (std::find(eos.begin(), eos.end(), tokens[i]) != eos.end()) continue;
-      results_[running_[i].task][running_[i].row].push_back(tokens[i]);
-      running_[i].next_token = tokens[i];
-      still.push_back(running_[i]);
-    }
-    running_ = std::move(still);
-  }
-
-  absl::StatusOr<at::Tensor> Step(model::KvCache& cache, const model::RunOptions& run) {
-    model::PackedBatch batch;
-    std::vector<int64_t> read;
-    size_t open_task = tasks_.size();
-    for (const Running& row : running_) {
-      if (row.task != open_task) {
-        batch.BeginGroup(tasks_[row.task].intervention);
-        open_task = row.task;
+std::vector<WaveParts> CutWaves(const Batchers& batchers, int64_t budget, int64_t max_rows) {
+  std::vector<WaveParts> waves;
+  int64_t tokens = 0, rows = 0;  // Of the last wave.
+  for (size_t t = 0; t < batchers.size(); ++t) {
+    if (!batchers[t].has_value()) continue;
+    for (const RowRange range : batchers[t]->Cut(budget, static_cast<size_t>(max_rows))) {
+      const int64_t more = batchers[t]->TokensOf(range);
+      const auto size = static_cast<int64_t>(range.size());
+      if (waves.empty() || tokens + more > budget || rows > max_rows - size) {
+        waves.emplace_back();
+        tokens = rows = 0;
       }
-      const int segment = batch.Add({&row.next_token, 1});
-      batch.segments[segment].cache_row = row.cache_row;
-      batch.segments[segment].first_position = cache.NextPosition(row.cache_row);
-      read.push_back(segment);
+      waves.back().push_back({t, range});
+      tokens += more;
+      rows += size;
     }
-    return decoder_.Run(batch, read, run);
   }
-
-  model::Decoder& decoder_;
-  absl::Span<const GenerationTask> tasks_;
-  const GenerationOptions& options_;
-  std::vector<Rows>& results_;
-  model::PackedBatch prefill_;
-  std::vector<int> segments_;
-  std::vector<int64_t> read_;
-  std::vector<Running> running_;
-};
+  return waves;
+}
 
 // The rows of all replicas on every rank: a row's tokens are where it was run, nothing elsewhere.
 absl::Status Merge(const Replicas& replicas, int64_t max_new_tokens, std::vector<Rows>& results) {
@@ -144,42 +90,61 @@ absl::StatusOr<std::vector<int32_t>> ArgMax(const model::Decoder& decoder, const
   return ids;
 }
 
-absl::StatusOr<std::vector<Rows>> GenerateGreedy(Replicas& replicas, absl::Span<const GenerationTask> tasks,
-                                                 const GenerationOptions& options) {
-  model::Decoder& decoder = replicas.decoder();
-  std::vector<Rows> results;
-  std::vector<std::optional<RowBatcher>> batchers(tasks.size());
-  int64_t tokens = 0;
-  for (size_t t = 0; t < tasks.size(); ++t) {
-    const Rows& rows = *tasks[t].rows;
-    results.emplace_back(rows.size());
-    if (rows.empty()) continue;
-    batchers[t].emplace(decoder.config(), rows, /*keep=*/1);
-    tokens += batchers[t]->TokensOf({0, rows.size()});
-  }
-  const int64_t budget = replicas.Budget(options.budget, tokens);
-  std::vector<Wave> waves;
-  std::vector<double> costs;
-  for (size_t t = 0; t < tasks.size(); ++t) {
-    if (!batchers[t].has_value()) continue;
-    for (const RowRange range : batchers[t]->Cut(budget)) {
-      if (waves.empty() || waves.back().num_tokens() + batchers[t]->TokensOf(range) > budget) {
-        waves.emplace_back(decoder, tasks, options, results);
-        costs.push_back(0);
-      }
-      waves.back().Add(t, *batchers[t], range);
-      costs.back() += static_cast<double>(range.size());
+Generation::Generation(Replicas& replicas, std::vector<GenerationTask> tasks, GenerationOptions options)
+    : replicas_(replicas),
+      tasks_(std::move(tasks)),
+      options_(std::move(options)),
+      batchers_(MakeBatchers(replicas.decoder().config(), tasks_)),
+      waves_(CutWaves(batchers_, options_.budget, std::max<int64_t>(1, options_.max_rows))) {}
+
+absl::Status Generation::Run(const std::vector<bool>& finished, const Sink& sink) {
+  std::vector<size_t> wanted;
+  std::vector<double> costs, before;  // Rows of each wave, and of those in front of it.
+  double all = 0;
+  for (size_t w = 0; w < waves_.size(); ++w) {
+    double rows = 0;
+    for (const WavePart& part : waves_[w]) rows += static_cast<double>(part.rows.size());
+    if (finished.empty() || !finished[w]) {
+      wanted.push_back(w);
+      costs.push_back(rows);
+      before.push_back(all);
     }
+    all += rows;
   }
-  const double all = std::accumulate(costs.begin(), costs.end(), 0.0);
-  const auto run = [&](size_t w) {
-    const double before = std::accumulate(costs.begin(), costs.begin() + static_cast<std::ptrdiff_t>(w), 0.0);
-    const auto progress = [&](double share) { return options.progress((before + share * costs[w]) / all); };
-    const absl::Status status = waves[w].Run(progress);
-    waves[w].Clear();
-    return status;
+  const auto run = [&](size_t item) {
+    Wave wave(replicas_.decoder(), tasks_, options_, sink);
+    for (const WavePart& part : waves_[wanted[item]]) wave.Add(part.task, *batchers_[part.task], part.rows);
+    return wave.Run([&](double share) { return options_.progress((before[item] + share * costs[item]) / all); });
   };
-  BEARING_RETURN_IF_ERROR(replicas.Share(costs, run, {}));
+  return replicas_.Share(costs, run, {});
+}
+
+int64_t WaveBudget(const Replicas& replicas, absl::Span<const GenerationTask> tasks, int64_t budget) {
+  int64_t tokens = 0;
+  for (const GenerationTask& task : tasks) {
+    if (task.rows->empty()) continue;
+    tokens += RowBatcher(replicas.decoder().config(), *task.rows, /*keep=*/1).TokensOf({0, task.rows->size()});
+  }
+  return replicas.Budget(budget, tokens);
+}
+
+int64_t CacheRows(const model::Decoder& decoder, const sharding::RankPlan& plan, int64_t max_new_tokens, int64_t bytes) {
+  int64_t token_bytes = 0;
+  for (const sharding::LayerSpec& layer : decoder.config().layers) {
+    token_bytes +=
+        2 * plan.kv_heads.size() * layer.attention.head_dim * static_cast<int64_t>(c10::elementSize(decoder.dtype()));
+  }
+  return std::max<int64_t>(1, bytes / std::max<int64_t>(1, token_bytes * max_new_tokens));
+}
+
+absl::StatusOr<std::vector<Rows>> GenerateRows(Replicas& replicas, absl::Span<const GenerationTask> tasks,
+                                               const GenerationOptions& options) {
+  std::vector<Rows> results;
+  for (const GenerationTask& task : tasks) results.emplace_back(task.rows->size());
+  GenerationOptions cut = options;
+  cut.budget = WaveBudget(replicas, tasks, options.budget);
+  Generation generation(replicas, {tasks.begin(), tasks.end()}, cut);
+  BEARING_RETURN_IF_ERROR(generation.Run({}, [&](const GeneratedRow& row) { results[row.task][row.row] = row.tokens; }));
   BEARING_RETURN_IF_ERROR(Merge(replicas, options.max_new_tokens, results));
   return results;
 }

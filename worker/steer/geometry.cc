@@ -131,6 +131,14 @@ LayerGeometry GeometryOfGram(const at::Tensor& gram, int64_t positives) {
   return layer;
 }
 
+DirectionCosines CosinesOfDirections(const at::Tensor& difference_PLD, double zero_share) {
+  const at::Tensor norms = at::norm(difference_PLD, 2, {2}, /*keepdim=*/true);
+  const at::Tensor is_direction = norms.gt(zero_share * at::amax(norms).item<double>());
+  const at::Tensor unit = at::where(is_direction, difference_PLD / norms, at::full({}, std::nan(""), at::kDouble));
+  const at::Tensor by_layer = unit.transpose(0, 1).contiguous();
+  return {at::clamp(at::bmm(unit, unit.transpose(1, 2)), -1, 1), at::clamp(at::bmm(by_layer, by_layer.transpose(1, 2)), -1, 1)};
+}
+
 void LastRows::Add(const CapturedBatch& batch, const std::vector<bool>& keep) {
   for (size_t i = 0; i < batch.own.size(); ++i) {
     const int64_t prompt = static_cast<int64_t>(batch.range.begin) + batch.own[i];

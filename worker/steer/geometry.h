@@ -41,6 +41,16 @@ struct LayerGeometry {
 // zero, what depends on it is 0.
 LayerGeometry GeometryOfGram(const at::Tensor& gram, int64_t positives);
 
+// Cosines between the mean differences of layers and of positions.
+struct DirectionCosines {
+  at::Tensor layers_PLL;     // Of two layers at one position.
+  at::Tensor positions_LPP;  // Of two positions at one layer.
+};
+
+// difference [P, L, D] fp64 in host memory. A difference whose norm is at most `zero_share` of the largest is rounding, not a
+// direction: NaN.
+DirectionCosines CosinesOfDirections(const at::Tensor& difference_PLD, double zero_share);
+
 // Rows of the last position of one set, as a rank keeps them on their way to Gram matrices: those of its turn only.
 class LastRows {
  public:

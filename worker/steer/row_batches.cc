@@ -25,9 +25,13 @@ int64_t RowBatcher::TokensOf(RowRange range) const {
 }
 
 std::vector<RowRange> RowBatcher::Cut(int64_t budget, size_t max_rows) const {
+  return Cut({0, rows_.size()}, budget, max_rows);
+}
+
+std::vector<RowRange> RowBatcher::Cut(RowRange part, int64_t budget, size_t max_rows) const {
   std::vector<RowRange> ranges;
   int64_t tokens = 0;
-  for (size_t r = 0; r < rows_.size(); ++r) {
+  for (size_t r = part.begin; r < part.end; ++r) {
     const int64_t own = static_cast<int64_t>(rows_[r].size()) - prefix_;
     if (ranges.empty() || tokens + own > budget || ranges.back().size() == max_rows) {
       ranges.push_back({r, r});

@@ -34,8 +34,9 @@ class RowBatcher {
   // Tokens that a group with these rows computes.
   int64_t TokensOf(RowRange range) const;
 
-  // Cuts all rows into ranges of at most `budget` tokens and `max_rows` rows each (at least one row).
+  // Cuts all rows, or those of `part`, into ranges of at most `budget` tokens and `max_rows` rows each (at least one row).
   std::vector<RowRange> Cut(int64_t budget, size_t max_rows = std::numeric_limits<size_t>::max()) const;
+  std::vector<RowRange> Cut(RowRange part, int64_t budget, size_t max_rows = std::numeric_limits<size_t>::max()) const;
 
   // Appends a group with these rows to `batch`; `segments` receives the segment of each row, `read` its last token.
   void AppendGroup(RowRange range, const model::Intervention& intervention, model::PackedBatch& batch,
