@@ -99,7 +99,8 @@ std::string RenderSearchPlot(const Json& search) {
     most_kl = std::max(most_kl, dot.kl);
   }
   const PlotAxis x(least_kl / 1.3, most_kl * 1.3, kLeft, kRight, true);
-  const PlotAxis y(0, 100 * most, kBottom, kTop, false);
+  // Room above the highest point for its label.
+  const PlotAxis y(0, 115 * most, kBottom, kTop, false);
   std::string content;
   for (const double tick : y.Ticks()) {
     content += SvgPath(Concat("M", Coordinate(kLeft), " ", Coordinate(y.At(tick)), "H", Coordinate(kRight)), "grid");
