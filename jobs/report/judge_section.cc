@@ -1,5 +1,6 @@
 #include "jobs/report/judge_section.h"
 
+#include "jobs/report/html_parts.h"
 #include "jobs/report/html_text.h"
 #include "sharding/concat.h"
 
@@ -11,8 +12,7 @@ using Json = nlohmann::json;
 std::string Text(const Json& object, const char* key) { return EscapeHtml(object.at(key).get<std::string>()); }
 
 std::string Scroll(const char* label, const std::string& table) {
-  return Concat("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", label, "\"><table>", table,
-                "</table></div>");
+  return ScrollBox(label, Concat("<table><caption>", label, "</caption>", table, "</table>"));
 }
 
 std::string RateCell(const Json& rate) {

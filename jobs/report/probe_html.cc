@@ -2,6 +2,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "jobs/report/html_parts.h"
 #include "jobs/report/html_text.h"
 #include "jobs/report/probe_report.h"
 #include "jobs/report/report_style.h"
@@ -21,9 +22,8 @@ constexpr size_t kShownHeads = 12;   // Lines of the table.
 
 std::string ScrollingFigure(const std::string& title, const std::string& explanation, const std::string& svg) {
   if (svg.empty()) return "";
-  return Concat("<figure><figcaption><h3>", EscapeHtml(title), "</h3><p>", EscapeHtml(explanation),
-                "</p></figcaption><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", EscapeHtml(title), "\">",
-                svg, "</div></figure>");
+  return Concat("<figure><figcaption><h3>", EscapeHtml(title), "</h3><p>", EscapeHtml(explanation), "</p></figcaption>",
+                ScrollBox(title, svg), "</figure>");
 }
 
 std::string ByLayer(const ProbeReport& report, size_t k, bool cosine) {
@@ -80,7 +80,8 @@ std::string HeadTable(const Shown& shown) {
                    FormatFixed(value, 4), "</td></tr>");
   }
   return Concat(
-      "<table><thead><tr><th scope=\"col\" class=\"num\">Layer</th><th scope=\"col\" class=\"num\">Head</th>"
+      "<table><caption>The largest contributions first</caption><thead><tr><th scope=\"col\" class=\"num\">Layer</th><th "
+      "scope=\"col\" class=\"num\">Head</th>"
       "<th scope=\"col\" class=\"num\">Contribution</th></tr></thead><tbody>",
       rows, "</tbody></table>");
 }
@@ -151,7 +152,7 @@ std::string SettingsTable(const ProbeReport& report) {
     row(direction.name, Concat("sha256 ", direction.sha256));
   }
   row("Contributions add up to the projection within", Concat(FormatShort(report.largest_remainder), " of the norm"));
-  return Concat("<table class=\"provenance\"><tbody>", rows, "</tbody></table>");
+  return Concat("<table class=\"provenance\"><caption>What was probed</caption><tbody>", rows, "</tbody></table>");
 }
 
 }  // namespace

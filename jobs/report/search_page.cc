@@ -61,7 +61,8 @@ std::string Range(const Json& strengths) {
 
 std::string PointTable(const Json& search) {
   std::string out =
-      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Points\"><table><thead><tr><th "
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Points\"><table><caption>Points of the "
+      "front</caption><thead><tr><th "
       "scope=\"col\">point</th>"
       "<th scope=\"col\">answers that show it</th><th scope=\"col\">KL</th><th scope=\"col\">metric</th>"
       "<th scope=\"col\">layer</th><th scope=\"col\">projected</th><th scope=\"col\">embedding</th>"

@@ -40,6 +40,7 @@ json Costs(const std::vector<std::string>& interventions) {
 
 TEST(CostSectionTest, ShowsValuesDifferencesAndErrors) {
   ReportData data = ExampleReport(false);
+  data.costs.clear();
   EXPECT_EQ(CostSection(data), "");
   data.costs = CostRowsOf(Costs({"baseline", "ablation"}));
   const std::string html = CostSection(data);

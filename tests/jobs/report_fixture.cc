@@ -122,6 +122,48 @@ ReportData ExampleReport(bool complete) {
   return data;
 }
 
+namespace {
+
+void AddJudges(ReportData& data) {
+  using Json = nlohmann::json;
+  data.judges = Json::array();
+  for (const char* name : {"markers", "metric", "llama-guard"}) {
+    Json rates = Json::array();
+    for (const char* kind : {"baseline", "ablation"}) {
+      rates.push_back({{"side", "positive"},
+                       {"intervention", kind},
+                       {"n", 15},
+                       {"not_judged", 1},
+                       {"share", 0.4},
+                       {"standard_error", 0.126}});
+    }
+    data.judges.push_back({{"name", name}, {"finds", "refusal"}, {"opposite", name[0] == 'l'}, {"rates", rates}});
+  }
+  data.agreement = Json::array({{{"judges", {"markers", "llama-guard"}},
+                                 {"raw", 0.9},
+                                 {"kappa", 0.78},
+                                 {"both", 14},
+                                 {"first_only", 2},
+                                 {"second_only", 1},
+                                 {"neither", 13}}});
+  for (Completion& completion : data.completions) completion.verdicts = {"markers: refusal", "llama-guard: no unsafe, 0.12"};
+}
+
+void AddCosines(ReportData& data) {
+  const auto matrix = [](int n) {
+    std::vector<std::vector<double>> rows;
+    for (int i = 0; i < n; ++i) {
+      rows.emplace_back();
+      for (int j = 0; j < n; ++j) rows.back().push_back(std::exp(-std::abs(i - j) / 10.0));
+    }
+    return rows;
+  };
+  data.layer_cosines.assign(static_cast<size_t>(data.num_positions), matrix(data.num_layers));
+  data.position_cosines.assign(static_cast<size_t>(data.num_layers), matrix(data.num_positions));
+}
+
+}  // namespace
+
 ReportData LargeReport() {
   ReportData data = ExampleReport(true);
   data.title = "refusal-of-a-large-model";
@@ -164,6 +206,8 @@ ReportData LargeReport() {
     if (i % 10 == 0) completion.response = odd[i / 10 % 6];
     completion.category = i % 20 < 10 ? "theft and other crimes against property" : odd[i / 20 % 5];
   }
+  AddJudges(data);
+  AddCosines(data);
   // The prompts of one pair stay equal.
   for (Completion& completion : data.completions) completion.prompt += completion.side == "positive" ? odd[0] + word : odd[1];
   return data;

@@ -1,4 +1,4 @@
-"""The report and the comparison of runs in Chromium: made by the code of the product from fixtures of realistic size."""
+"""The report, the comparison of runs, a probe and a search in Chromium: made by the code of the product from fixtures of realistic size."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import page_checks
 BIN = Path(os.environ.get("BEARING_BIN", Path(__file__).resolve().parents[2] / "build/bin"))
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no chromium")
 # Page -> drawings it has at the least: three heat maps, trade-off, norms; separation, projections, components.
-PAGES = {"example": 8, "large": 8, "none": 5, "compare": 15}
+PAGES = {"example": 8, "large": 10, "none": 5, "compare": 15, "probe": 6, "search": 1}
 
 
 @pytest.fixture(scope="module")

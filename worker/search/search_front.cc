@@ -4,9 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "jobs/judge/substring_judge.h"
 #include "sharding/status_macros.h"
 #include "worker/intervention_of.h"
 #include "worker/steer/generate.h"
@@ -36,22 +35,14 @@ std::optional<steer::TrialScore> ScoreOf(const json& object) {
                            object.at("negatives").get<int64_t>()};
 }
 
-// The first of the concept's markers that the answer holds, whatever its case; empty if none does.
-std::string MarkerIn(const std::string& answer, const bearing::v1::Concept& what) {
-  const std::string lower = absl::AsciiStrToLower(answer);
-  const auto found = std::find_if(what.markers().begin(), what.markers().end(), [&](const std::string& marker) {
-    return absl::StrContains(lower, absl::AsciiStrToLower(marker));
-  });
-  return found != what.markers().end() ? *found : "";
-}
-
 absl::StatusOr<json> CompletionsJson(const SearchInputs& inputs, int64_t trial, const steer::Rows& answers) {
   json list = json::array();
   int64_t shown = 0;
+  const jobs::SubstringJudge judge(inputs.context.spec.concept_spec().markers());
   for (size_t r = 0; r < answers.size(); ++r) {
     BEARING_ASSIGN_OR_RETURN(const std::string text,
                              inputs.context.tokenizer->Decode(answers[r], /*skip_special_tokens=*/true));
-    const std::string marker = MarkerIn(text, inputs.context.spec.concept_spec());
+    const std::string& marker = judge.Match(text);
     shown += marker.empty() ? 0 : 1;
     list.push_back({{"prompt", inputs.positive_prompts[r].instruction}, {"response", text}, {"matched_marker", marker}});
   }
