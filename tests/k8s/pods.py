@@ -1,7 +1,8 @@
 """Containers as Kubernetes makes them of the image, without a container engine: a root of its own that nothing can be written to
 but the volumes, no way to other processes, a user without capabilities and without a way to get them, an address of its own.
 
-The root holds the programs where the image has them and this machine's /usr (the image is made of the same Debian packages).
+The root holds the programs where the image has them and this machine's /usr (the image is made of the same Debian packages);
+or, where BEARING_TEST_IMAGE names the folder of an unpacked image, that image itself.
 Needs root, namespaces and the ssh server; skip_unless_possible() says what is missing."""
 
 import dataclasses
@@ -19,6 +20,7 @@ import manifests
 
 USER = 12345
 BIN = manifests.BIN
+IMAGE = os.environ.get("BEARING_TEST_IMAGE", "")
 ENTRYPOINT = "/opt/bearing/bin/entrypoint"
 TOOLS = ("ip", "unshare", "setpriv", "chroot", "ssh", "sshd", "ssh-keygen", "mpirun")
 PROGRAMS = ("bearing", "bearing-coordinator", "bearing-worker")
@@ -30,16 +32,25 @@ root=$1; shift
 hostname "$POD_HOSTNAME"
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$root"
-mkdir -p "$root"/{usr,etc,proc,dev,tmp,run/bearing,home/bearing,var/lib/bearing,opt/bearing/bin,scratch}
-for link in bin sbin lib lib64; do ln -s "usr/$link" "$root/$link"; done
 read_only() { mkdir -p "$2"; mount --rbind "$1" "$2"; mount -o remount,bind,ro "$2"; }
-read_only /usr "$root/usr"
-for name in alternatives openmpi ssl ld.so.conf.d; do [ ! -d "/etc/$name" ] || read_only "/etc/$name" "$root/etc/$name"; done
-cp /etc/ld.so.cache /etc/ld.so.conf "$root/etc/"
-printf 'root:x:0:0::/:/usr/sbin/nologin\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n' >"$root/etc/passwd"
-printf 'bearing:x:12345:12345::/home/bearing:/bin/bash\n' >>"$root/etc/passwd"
-printf 'root:x:0:\nbearing:x:12345:\n' >"$root/etc/group"
-printf 'passwd: files\ngroup: files\nhosts: files\n' >"$root/etc/nsswitch.conf"
+if [ -n "$POD_IMAGE" ]; then
+  mkdir "$root"/{upper,work,merged}
+  mount -t overlay -o "lowerdir=$POD_IMAGE,upperdir=$root/upper,workdir=$root/work" overlay "$root/merged"
+  root=$root/merged
+  rm -rf "$root"/{dev,tmp}
+  mkdir -p "$root"/{dev,tmp,run/bearing,scratch}
+else
+  mkdir -p "$root"/{usr,etc,proc,dev,tmp,run/bearing,home/bearing,var/lib/bearing,opt/bearing/bin,scratch}
+  for link in bin sbin lib lib64; do ln -s "usr/$link" "$root/$link"; done
+  read_only /usr "$root/usr"
+  for name in alternatives openmpi ssl ld.so.conf.d; do [ ! -d "/etc/$name" ] || read_only "/etc/$name" "$root/etc/$name"; done
+  cp /etc/ld.so.cache /etc/ld.so.conf "$root/etc/"
+  printf 'root:x:0:0::/:/usr/sbin/nologin\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n' >"$root/etc/passwd"
+  printf 'bearing:x:12345:12345::/home/bearing:/bin/bash\n' >>"$root/etc/passwd"
+  printf 'root:x:0:\nbearing:x:12345:\n' >"$root/etc/group"
+  printf 'passwd: files\ngroup: files\nhosts: files\n' >"$root/etc/nsswitch.conf"
+  [ ! -d "$POD_TORCH" ] || read_only "$POD_TORCH" "$root$POD_TORCH"
+fi
 cp "$POD_HOSTS" "$root/etc/hosts"
 mount -t proc proc "$root/proc"
 for name in null zero full random urandom; do touch "$root/dev/$name"; mount --bind "/dev/$name" "$root/dev/$name"; done
@@ -48,7 +59,6 @@ mkdir "$root/dev/shm"
 for name in tmp run/bearing dev/shm scratch; do
   mount -t tmpfs -o mode=770,uid=12345,gid=12345 tmpfs "$root/$name"
 done
-[ ! -d "$POD_TORCH" ] || read_only "$POD_TORCH" "$root$POD_TORCH"
 for program in $POD_PROGRAMS; do cp "$program" "$root/opt/bearing/bin/"; done
 chmod 755 "$root"/opt/bearing/bin/*
 while read -r from to mode; do
@@ -202,6 +212,7 @@ class Cluster:
     def __init__(self, folder, network):
         self.folder, self.network = folder, network
         self.torch = torch_folder()
+        self.programs = [] if IMAGE else [manifests.K8S / "image/entrypoint", *(BIN / name for name in PROGRAMS)]
         self.hosts = folder / "hosts"
         lines = ["127.0.0.1 localhost"]
         for name, address in network.addresses.items():
@@ -217,7 +228,7 @@ class Cluster:
         log = self.folder / f"pod{number}.log"
         variables = {
             **os.environ, "POD_HOSTNAME": host.split(".")[0], "POD_HOSTS": str(self.hosts), "POD_TORCH": str(self.torch),
-            "POD_PROGRAMS": " ".join(map(str, programs or [manifests.K8S / "image/entrypoint", *(BIN / p for p in PROGRAMS)])),
+            "POD_IMAGE": IMAGE, "POD_PROGRAMS": " ".join(map(str, programs or self.programs)),
             "POD_MARK": f"BEARING_TEST_RUN={os.environ.get('BEARING_TEST_RUN', '')}",
             "POD_VOLUMES": "\n".join(f"{a} {b} {c}" for a, b, c in volumes)}
         given = [f"{name}={value}" for name, value in (environment or {}).items()]

@@ -47,6 +47,21 @@ def test_the_cpu_variant_has_no_gpu_half(collected):
     assert sum(path.stat().st_size for path in collected.rglob("*") if path.is_file()) < 700e6
 
 
+def test_the_image_installs_what_the_programs_are_linked_to(collected):
+    if missing := [tool for tool in ("apt-cache", "dpkg-query") if shutil.which(tool) is None]:
+        pytest.skip(f"not Debian: {', '.join(missing)}")
+    runtime = (IMAGE / "Dockerfile").read_text().split("AS runtime\n")[1].split("&& rm -rf")[0]
+    named = [word for word in runtime.split("--no-install-recommends")[1].split() if word != "\\"]
+    switches = [f"--no-{kind}" for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")]
+    closure = subprocess.run(["apt-cache", "depends", "--recurse", *switches, *named], capture_output=True, text=True, check=True).stdout
+    installed = {line.split(":")[0] for line in closure.splitlines() if not line.startswith((" ", "<"))}
+    linked = subprocess.run(["ldd", *(collected / "bin").iterdir()], capture_output=True, text=True).stdout
+    libraries = {os.path.realpath(path) for path in re.findall(r"=> (/\S+)", linked) if not path.startswith(str(collected))}
+    found = subprocess.run(["dpkg-query", "-S", *libraries], capture_output=True, text=True).stdout
+    packages = {line.split(":")[0] for line in found.splitlines()}
+    assert len(packages) > 10 and not packages - installed, packages - installed
+
+
 def test_the_list_of_parts(collected, tmp_path):
     status = Path("/var/lib/dpkg/status")
     if not status.exists():
