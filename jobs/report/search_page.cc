@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "jobs/report/html_parts.h"
 #include "jobs/report/html_text.h"
 #include "jobs/report/plot_area.h"
 #include "jobs/report/report_style.h"
@@ -141,6 +142,7 @@ std::string RenderSearchPage(const Json& search) {
   const std::string title =
       Concat("Search: ", EscapeHtml(search.value("concept", "")), " in ", EscapeHtml(search.value("model", "")));
   const Json prompts = search.value("prompts", Json::object());
+  const std::string plot = RenderSearchPlot(search);
   return Concat(
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, "
       "initial-scale=1\"><title>",
@@ -156,7 +158,7 @@ std::string RenderSearchPage(const Json& search) {
       PointTable(search),
       "<p>A point becomes weights by <code>bearing edit --model MODEL --search search.json --point NUMBER --out "
       "FOLDER</code>.</p></section>\n<section><h2>Trials</h2>",
-      RenderSearchPlot(search), "</section></main></body></html>\n");
+      plot.empty() ? "" : ScrollBox("Trials", plot), "</section></main></body></html>\n");
 }
 
 }  // namespace bearing::jobs
