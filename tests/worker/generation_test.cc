@@ -44,7 +44,8 @@ void Generate(const Layout& layout, const Rows& rows, const GenerationOptions& o
     std::vector<GenerationTask> tasks(2);
     tasks[0].rows = tasks[1].rows = &rows;
     // No random numbers: ranks are threads here, and torch has one generator for all of them.
-    tasks[1].intervention.add = at::mul(at::sin(at::mul(at::arange(replicas.decoder().config().d_model, at::kFloat), 1.7)), 1.4);
+    tasks[1].intervention.add =
+        at::mul(at::sin(at::mul(at::arange(replicas.decoder().config().d_model, at::kFloat), 1.7)), 1.4);
     tasks[1].intervention.add_layer = 1;
     Generation generation(replicas, tasks, options);
     std::vector<bool> finished;
