@@ -3,7 +3,6 @@ concept's tokens come from."""
 
 import random
 import shutil
-import subprocess
 
 import numpy as np
 import pytest

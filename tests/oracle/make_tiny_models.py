@@ -147,13 +147,19 @@ def make_direction(path, hidden, seed):
               metadata={"format": "pt"})
 
 
+def traces_of(model, rows, direction_path):
+    """The three traces that are kept of a model, by kind."""
+    direction, vector = plain_model.load_direction(direction_path)[0], plain_model.addition_vector(direction_path)
+    return {"plain": trace.trace(model, rows),
+            "ablated": trace.trace(model, rows, ablate=direction),
+            "added": trace.trace(model, rows, add=vector, layer=ADD_LAYER)}
+
+
 def write_traces(model, rows, direction_path, prefix):
     """Returns the smallest gap between the last expert chosen and the first one not, None without experts."""
-    direction, vector = plain_model.load_direction(direction_path)[0], plain_model.addition_vector(direction_path)
     with router_gaps(model) as gaps:
-        save_file(trace.trace(model, rows), f"{prefix}.plain.safetensors")
-        save_file(trace.trace(model, rows, ablate=direction), f"{prefix}.ablated.safetensors")
-        save_file(trace.trace(model, rows, add=vector, layer=ADD_LAYER), f"{prefix}.added.safetensors")
+        for kind, traced in traces_of(model, rows, direction_path).items():
+            save_file(traced, f"{prefix}.{kind}.safetensors")
     return min(gaps, default=None)
 
 

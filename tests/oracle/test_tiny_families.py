@@ -40,10 +40,8 @@ def worst(found, expected):
 
 def traces_of(name):
     """The three traces of a committed model, computed here."""
-    path, model = GOLDEN / "directions" / f"{name}.safetensors", plain_model.load_model(GOLDEN / name)
-    kinds = {"plain": {}, "ablated": {"ablate": plain_model.load_direction(path)[0]},
-             "added": {"add": plain_model.addition_vector(path), "layer": 1}}
-    return {kind: trace.trace(model, rows_of(name), **options) for kind, options in kinds.items()}
+    return make_tiny_models.traces_of(plain_model.load_model(GOLDEN / name), rows_of(name),
+                                      GOLDEN / "directions" / f"{name}.safetensors")
 
 
 def test_the_table_and_the_folder_agree():
