@@ -232,8 +232,8 @@ void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const
   std::cout << options.out << '\n';
 }
 
-// Of parts that go to a folder: a matrix and some smaller parts. More of them at once is no faster, and memory that a process has
-// not touched before is slow.
+// Of parts that go to a folder: a matrix and some smaller parts. More of them at once is no faster, and memory that a process
+// has not touched before is slow.
 constexpr int64_t kFolderMemoryBytes = int64_t{224} << 20;
 
 int ThreadsOf(const EditCommandOptions& options, int ranks) {
