@@ -19,6 +19,7 @@
 #include "worker/exit_code.h"
 #include "worker/group_check.h"
 #include "worker/logit_check.h"
+#include "worker/memory.h"
 #include "worker/probe.h"
 #include "worker/search/run_search.h"
 #include "worker/search/search_options.h"
@@ -79,6 +80,7 @@ int Finish(bearing::comm::Communicator& comm, const absl::Status& status) {
 int main(int argc, char** argv) {
   // Waiting threads must not spin on cores that others need.
   setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/0);
+  bearing::worker::BoundProductCaches();
 
   CLI::App app{"One tensor-parallel rank of Bearing. Started by mpirun, srun or torchrun, or alone as a group of one."};
   app.require_subcommand(1);
