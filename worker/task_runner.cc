@@ -192,9 +192,10 @@ void Keep(JobContext& context, const bearing::v1::Lease& lease, KeptModel& kept)
 }
 
 absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, TaskOutcome& outcome,
-                    KeptModel& kept) {
+                    KeptModel& kept, bool may_keep) {
   BEARING_ASSIGN_OR_RETURN(const bearing::v1::Lease shared, ShareLease(comm, lease));
   JobContext context;
+  context.may_keep_model = may_keep;
   context.spec = shared.spec();
   context.comm = &comm;
   context.observer = observer;
@@ -246,7 +247,7 @@ TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   KeptModel none;
   // An exception leaves this rank out of step with the others: the group cannot go on.
   try {
-    outcome.status = RunAll(comm, lease, observer, outcome, kept == nullptr ? none : *kept);
+    outcome.status = RunAll(comm, lease, observer, outcome, kept == nullptr ? none : *kept, kept != nullptr);
   } catch (const c10::Error& error) {
     outcome.status = absl::InternalError(absl::StrCat("libtorch: ", error.what_without_backtrace()));
     if (comm.size() > 1) comm.Abort(std::string(outcome.status.message()));
