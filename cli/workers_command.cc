@@ -115,6 +115,10 @@ std::optional<int> Watch(ChildProcess& group, SignalFile& signals) {
 int Work(const WorkersOptions& options, const Globals& globals) {
   absl::StatusOr<SignalFile> signals = SignalFile::Open();
   if (!signals.ok()) return Fail(signals.status());
+  if (!globals.security.token.empty()) {
+    return Fail(absl::InvalidArgumentError(
+        "workers read their token from a file, and the context holds it itself: bearing context set NAME --token-file FILE"));
+  }
   const absl::StatusOr<LocalServiceOptions> programs = FindPrograms();
   if (!programs.ok()) return Fail(programs.status(), kExitFailed);
   if (const absl::Status adopted = AdoptOrphans(); !adopted.ok()) return Fail(adopted);
