@@ -252,3 +252,20 @@ def test_memory_of_costs_does_not_grow_with_the_items(tmp_path):
 
     few, many = peak(1500), peak(6000)
     assert few > 50 and many < few + 25, (few, many)
+
+
+def test_memory_of_evaluate_judge_and_report_does_not_grow_with_the_prompts(tmp_path):
+    def peak(count):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        prompts = write_sets(folder, positive_test=texts(8, count, begin="DO "), negative_test=texts(9, count, begin="how "))
+        file = support.write_job(folder / "job.json", support.TINY / "llama-tied", prompts, edit={"skip": True},
+                                 select={"layers": [1], "positions": [-1]}, evaluate={"max_new_tokens": 3})
+        found = run_with_peak(folder, file)
+        report = support.read_json(folder / "out/report.json")
+        assert all(rate["n"] == count for rate in report["rates"])
+        assert {c["prompts"] for c in report["completions_shown"]} == {count}
+        return found, (folder / "out/report.html").stat().st_size + (folder / "out/report.json").stat().st_size
+
+    few, many = peak(250), peak(2000)
+    assert few[0] > 50 and many[0] < few[0] + 30 and many[1] < 1.1 * few[1], (few, many)
