@@ -18,6 +18,8 @@ namespace {
 
 constexpr int kMaxMessageBytes = 16 << 20;
 constexpr unsigned kCertificateSeconds = 60;
+// Of the pauses between tries to connect. gRPC's own two minutes would outlast a lease.
+constexpr int kLongestBackoffMs = 5000;
 constexpr size_t kLongestToken = 4096;
 
 absl::StatusOr<std::string> ReadText(const std::string& path, const char* what) {
@@ -109,6 +111,7 @@ absl::StatusOr<std::unique_ptr<ClientConnection>> ClientConnection::Open(const s
   }
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestBackoffMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   // A proxy of the environment must not come between this machine and its own coordinator.

@@ -112,6 +112,8 @@ int main(int argc, char** argv) {
                           "Send the token unencrypted to another machine");
   serve_command->add_flag("--json-log", serve.json_log, "Log one JSON object a line");
   serve_command->add_option("--group-id", serve.group_id, "Name of the group, unique for its life (default: drawn)");
+  serve_command->add_flag("--keep-staged", serve.keep_staged, "Keep what a cancelled job had begun to write, for a rerun")
+      ->envname("BEARING_KEEP_STAGED");
   serve_command->add_option("--exit-when-idle", idle_seconds, "Leave after so many seconds without a job; 0 = never");
 
   bearing::worker::TraceOptions trace;
