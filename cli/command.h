@@ -15,7 +15,8 @@ namespace bearing::cli {
 // Options of every command.
 struct Globals {
   std::string server;
-  bool server_given = false;  // By flag or variable, not the default.
+  bool server_given = false;  // By flag, variable or context, not the default.
+  std::string context;        // As named by the flag.
   rpc::ClientSecurity security;
   std::string output = "table";
   bool no_progress = false;
@@ -28,11 +29,20 @@ struct CommandLine {
   std::function<int()> action;
 };
 
+// Adds name, global options and every command to `line`, which must outlive what is parsed.
+void BuildCommandLine(CommandLine& line);
+
 // Prints "bearing: MESSAGE" to standard error and returns the code.
 int Fail(const absl::Status& status, int exit_code);
 int Fail(const absl::Status& status);
 
 void AddRunCommand(CommandLine& line);
+// Is `run` to use somebody's server? One of the environment or the context in use is for the other commands: `run` means this
+// machine unless a flag says otherwise.
+bool RunsOnServer(const CommandLine& line);
+void AddInitCommand(CommandLine& line);
+void AddSchemaCommand(CommandLine& line);
+void AddManCommand(CommandLine& line);
 void AddPlanCommand(CommandLine& line);
 void AddReportCommands(CommandLine& line);  // report, compare
 void AddSelectCommand(CommandLine& line);
@@ -51,6 +61,7 @@ void AddDeleteCommand(CommandLine& line);
 void AddLogsCommand(CommandLine& line);
 void AddArtifactsCommand(CommandLine& line);
 void AddTokenCommand(CommandLine& line);
+void AddContextCommand(CommandLine& line);
 void AddWorkersCommand(CommandLine& line);
 void AddFetchCommand(CommandLine& line);
 void AddVersionCommand(CommandLine& line);

@@ -2,6 +2,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -29,16 +30,23 @@ std::string Names(const CLI::App& app) {
 }
 
 std::string Bash(const CLI::App& app) {
-  std::string out = "_bearing() {\n  local word=${COMP_WORDS[COMP_CWORD]} command=\"\" i\n";
+  std::string out = "_bearing() {\n  local word=${COMP_WORDS[COMP_CWORD]} command=\"\" inner=\"\" i\n";
   absl::StrAppend(&out, "  local commands=\"", Names(app), "\" flags=\"", absl::StrJoin(Flags(app), " "), "\"\n");
   absl::StrAppend(&out, "  for ((i = 1; i < COMP_CWORD; i++)); do\n",
                   "    [[ \" $commands \" == *\" ${COMP_WORDS[i]} \"* ]] && command=${COMP_WORDS[i]} && break\n  done\n");
   absl::StrAppend(&out, "  case $command in\n");
   for (const CLI::App* command : Commands(app)) {
-    absl::StrAppend(&out, "    ", command->get_name(), ") flags+=\" ", absl::StrJoin(Flags(*command), " "), "\" ;;\n");
+    std::vector<std::string> flags = Flags(*command);
+    for (const CLI::App* inner : Commands(*command)) {
+      for (std::string& flag : Flags(*inner)) flags.push_back(std::move(flag));
+    }
+    absl::StrAppend(&out, "    ", command->get_name(), ") flags+=\" ", absl::StrJoin(flags, " "), "\" inner=\"",
+                    Names(*command), "\" ;;\n");
   }
   absl::StrAppend(&out, "  esac\n", "  if [[ $word == -* ]]; then\n    COMPREPLY=($(compgen -W \"$flags\" -- \"$word\"))\n",
                   "  elif [[ -z $command ]]; then\n    COMPREPLY=($(compgen -W \"$commands\" -- \"$word\"))\n",
+                  "  elif [[ -n $inner && ${COMP_WORDS[COMP_CWORD - 1]} == \"$command\" ]]; then\n",
+                  "    COMPREPLY=($(compgen -W \"$inner\" -- \"$word\"))\n",
                   "  else\n    COMPREPLY=($(compgen -f -- \"$word\"))\n  fi\n}\ncomplete -o filenames -F _bearing bearing\n");
   return out;
 }
@@ -70,7 +78,13 @@ std::string Fish(const CLI::App& app) {
   for (const CLI::App* command : Commands(app)) {
     absl::StrAppend(&out, "complete -c bearing -f -n __fish_use_subcommand -a ", command->get_name(), " -d ",
                     FishQuote(command->get_description()), "\n");
-    AppendFishFlags(*command, absl::StrCat(" -n '__fish_seen_subcommand_from ", command->get_name(), "'"), out);
+    const std::string seen = absl::StrCat("__fish_seen_subcommand_from ", command->get_name());
+    AppendFishFlags(*command, absl::StrCat(" -n '", seen, "'"), out);
+    for (const CLI::App* inner : Commands(*command)) {
+      absl::StrAppend(&out, "complete -c bearing -f -n '", seen, "' -a ", inner->get_name(), " -d ",
+                      FishQuote(inner->get_description()), "\n");
+      AppendFishFlags(*inner, absl::StrCat(" -n '", seen, "; and __fish_seen_subcommand_from ", inner->get_name(), "'"), out);
+    }
   }
   return out;
 }

@@ -1,8 +1,9 @@
-// `bearing edit`: a direction written into the weights of a checkpoint. The work is the worker's; this command checks the flags
-// and becomes the worker (or mpirun with the worker), so nothing stays in between.
+// `bearing edit`: a direction written into the weights of a checkpoint. The work is that of bearing-edit, or of the worker
+// where the model is to be run; this command checks the flags and becomes that program, so nothing stays in between.
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -89,7 +90,7 @@ absl::Status CheckEdit(const EditOptions& options) {
 }
 
 std::vector<std::string> EditArguments(const EditOptions& options, const Globals& globals) {
-  std::vector<std::string> all = {"edit", "--model", options.model};
+  std::vector<std::string> all = {"--model", options.model};
   const auto append = [&all](const char* flag, const std::string& value) {
     if (!value.empty()) all.push_back(absl::StrCat(flag, "=", value));
   };
@@ -126,9 +127,12 @@ std::vector<std::string> EditArguments(const EditOptions& options, const Globals
 
 int Edit(const EditOptions& options, const Globals& globals) {
   if (const absl::Status checked = CheckEdit(options); !checked.ok()) return Fail(checked);
-  // libtorch and MPI are linked in, and have nothing to compute but logits: else one thread.
-  const int threads = options.check_logits ? ThreadsPerRank(options.threads, AvailableCores(), options.ranks) : 1;
-  return Fail(BecomeWorker(EditArguments(options, globals), options.ranks, threads), kExitFailed);
+  std::vector<std::string> arguments = EditArguments(options, globals);
+  if (!options.check_logits) return Fail(BecomeEditor(std::move(arguments), options.ranks), kExitFailed);
+  // Only the worker can run a model.
+  arguments.insert(arguments.begin(), "edit");
+  const int threads = ThreadsPerRank(options.threads, AvailableCores(), options.ranks);
+  return Fail(BecomeWorker(std::move(arguments), options.ranks, threads), kExitFailed);
 }
 
 }  // namespace
@@ -151,8 +155,11 @@ void AddEditCommand(CommandLine& line) {
       ->add_option("--quantized", options->quantized,
                    "MXFP4 weights: keep (default; the edited ones are quantized again) or bfloat16 (all are widened)")
       ->check(CLI::IsMember({"keep", "bfloat16"}));
-  command->add_option("--ranks", options->ranks, "Processes that share the work (default 1)")->check(CLI::Range(1, 1024));
-  command->add_option("--threads", options->threads, "Threads a rank (default: one more than its cores, 2 to 4)")
+  command
+      ->add_option("--ranks", options->ranks,
+                   "Groups of threads that share the work, with --check-logits processes (default 1)")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--threads", options->threads, "Threads a rank (default: two more than its cores, 3 or 4)")
       ->check(CLI::Range(1, 64));
   command
       ->add_option("--strength", options->strengths,

@@ -2,6 +2,18 @@
 
 namespace bearing::cli {
 
+std::vector<ExitCodeMeaning> ExitCodeMeanings() {
+  return {{kExitOk, "done; of a job: succeeded"},
+          {kExitFailed, "the job failed, or anything not named below"},
+          {kExitInvalid, "wrong usage, or a job that cannot be run as it stands"},
+          {kExitNotFound, "no such job"},
+          {kExitDenied, "not authenticated, or not permitted"},
+          {kExitUnavailable, "server not reached, or not in time"},
+          {kExitConflict, "conflict: something exists already, or is in another state"},
+          {kExitCancelled, "the job was cancelled"},
+          {kExitInterrupted, "interrupted; of watch: detached"}};
+}
+
 int ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kOk:

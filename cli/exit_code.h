@@ -2,6 +2,8 @@
 #ifndef BEARING_CLI_EXIT_CODE_H_
 #define BEARING_CLI_EXIT_CODE_H_
 
+#include <vector>
+
 #include "absl/status/status.h"
 #include "bearing/v1/job.pb.h"
 
@@ -16,6 +18,13 @@ inline constexpr int kExitUnavailable = 5;  // Server not reached, or not in tim
 inline constexpr int kExitConflict = 6;
 inline constexpr int kExitCancelled = 7;  // The job was cancelled.
 inline constexpr int kExitInterrupted = 130;
+
+// All of them in words, for help and manual.
+struct ExitCodeMeaning {
+  int code;
+  const char* meaning;
+};
+std::vector<ExitCodeMeaning> ExitCodeMeanings();
 
 int ExitCodeOf(const absl::Status& status);
 

@@ -55,6 +55,10 @@ FollowOutcome FollowJob(JobsClient& client, const bearing::v1::Job& job, SignalF
       if (!client.Cancel(job.name()).ok()) break;
       cancel_deadline = now + kCancelWait;
     }
+    if (now >= options.deadline) {
+      outcome.how = FollowOutcome::How::kTimedOut;
+      break;
+    }
     if (cancel_deadline.has_value() && now >= *cancel_deadline) {
       outcome.how = FollowOutcome::How::kInterrupted;
       break;

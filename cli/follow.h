@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "bearing/v1/job.pb.h"
 #include "cli/command.h"
 #include "cli/jobs_client.h"
@@ -19,10 +20,12 @@ struct FollowOptions {
   bool cancel_on_signal = false;
   // Asked ten times a second; true ends the following (the job's end is still awaited for a moment).
   std::function<bool()> is_broken;
+  // Detach when the job has not ended by then.
+  absl::Time deadline = absl::InfiniteFuture();
 };
 
 struct FollowOutcome {
-  enum class How { kEnded, kInterrupted, kBroken, kLost };
+  enum class How { kEnded, kInterrupted, kBroken, kLost, kTimedOut };
   How how = How::kLost;
   bearing::v1::Job job;  // As last seen.
   absl::Status status;   // Why the watch was lost, with kLost.
@@ -31,9 +34,19 @@ struct FollowOutcome {
 FollowOutcome FollowJob(JobsClient& client, const bearing::v1::Job& job, SignalFile& signals, ProgressPrinter& printer,
                         const FollowOptions& options);
 
-// Follows a job without owning it: a signal detaches. Says what became of it; its result goes to standard output in the wanted
-// format when `print_result`, else to standard error. Returns the exit code.
-int WatchToEnd(JobsClient& client, const bearing::v1::Job& job, SignalFile& signals, const Globals& globals, bool print_result);
+struct WatchOptions {
+  bool print_result = true;                           // To standard output in the wanted format; else to standard error.
+  bool quiet = false;                                 // Without progress.
+  absl::Duration timeout = absl::InfiniteDuration();  // Then it detaches.
+};
+
+// Follows a job without owning it: a signal or the timeout detaches, and it is said how to attach again. Says what became of
+// the job. Returns the exit code: the job's, kExitInterrupted or, after the timeout, kExitUnavailable.
+int WatchToEnd(JobsClient& client, const bearing::v1::Job& job, SignalFile& signals, const Globals& globals,
+               const WatchOptions& options);
+
+// Adds --timeout (e.g. 30s, 10m, 1h30m) to a command.
+void AddTimeoutOption(CLI::App& command, absl::Duration& timeout);
 
 // A printer for this process's standard error.
 ProgressPrinter MakeProgressPrinter(bool wanted);

@@ -125,6 +125,7 @@ absl::Status LocalService::StartWorkers() {
   for (const char* name : {"BEARING_CA_FILE", "BEARING_CERT_FILE", "BEARING_KEY_FILE", "BEARING_TOKEN_FILE", "BEARING_TLS"}) {
     environment[name] = "";
   }
+  environment["BEARING_KEEP_STAGED"] = "true";  // The run that Ctrl-C ends is gone on with by the same command.
   absl::StatusOr<ChildProcess> child =
       ChildProcess::Start({.arguments = BehindLauncher(arguments), .environment = environment, .log_path = worker_log()});
   if (!child.ok()) return child.status();

@@ -50,7 +50,7 @@ int Logs(const LogsOptions& options, const Globals& globals) {
   request.set_name(options.name);
   request.set_follow(options.follow);
   request.set_tail(options.tail);
-  const bool json = ParseOutputFormat(globals.output) == OutputFormat::kJson;
+  const OutputFormat format = ParseOutputFormat(globals.output);
   for (int retries = 0;; ++retries) {
     grpc::ClientContext context;
     const auto reader = client.Logs(&context, request);
@@ -61,7 +61,9 @@ int Logs(const LogsOptions& options, const Globals& globals) {
       for (const bearing::v1::LogLine& line : response.lines()) {
         request.set_after_number(std::max(request.after_number(), line.number()));
         if (options.rank.has_value() && line.rank() != *options.rank) continue;
-        std::cout << (json ? LineJson(line) : LineText(line));
+        // As YAML, an item of one list a line: JSON is YAML too.
+        if (format == OutputFormat::kYaml) std::cout << "- ";
+        std::cout << (format == OutputFormat::kJson || format == OutputFormat::kYaml ? LineJson(line) : LineText(line));
       }
       std::cout.flush();
     }
@@ -86,7 +88,7 @@ void AddLogsCommand(CommandLine& line) {
       ->check(CLI::Range(-1, 1'000'000));
   command->footer(
       "Lines of the workers and of the coordinator, oldest first; a job keeps its last 1000. With -o json one JSON object a "
-      "line.\n\n"
+      "line, with -o yaml one item.\n\n"
       "Example:\n  bearing logs refusal-3f9a1c --tail 20\n  bearing logs -f refusal-3f9a1c --rank 0");
   command->callback([&line, options] { line.action = [&line, options] { return Logs(*options, line.globals); }; });
 }

@@ -30,6 +30,7 @@ struct RunOptions {
   SpecOptions spec;
   int threads = 0;
   std::string device = "auto";
+  bool dry_run = false;
 };
 
 constexpr char kResumeHint[] = "Running the same command again resumes from the last finished stage.";
@@ -59,6 +60,7 @@ int Conclude(const FollowOutcome& outcome, LocalService* service, OutputFormat f
       return kExitFailed;
     }
     case FollowOutcome::How::kLost:
+    case FollowOutcome::How::kTimedOut:  // There is none here.
       return Fail(outcome.status);
     case FollowOutcome::How::kEnded:
       break;
@@ -98,11 +100,32 @@ int SubmitAndFollow(JobsClient& client, const bearing::v1::JobSpec& spec, LocalS
   return code;
 }
 
+// Prints the job as it would run.
+int SayValid(const bearing::v1::JobSpec& spec, const Globals& globals) {
+  std::cerr << "the job is valid; nothing was run\n";
+  const OutputFormat format = ParseOutputFormat(globals.output);
+  if (format == OutputFormat::kName) std::cout << spec.name() << '\n';
+  if (format != OutputFormat::kJson && format != OutputFormat::kYaml) return kExitOk;
+  const absl::StatusOr<std::string> text = Encode(spec, format);
+  if (!text.ok()) return Fail(text.status());
+  std::cout << *text;
+  return kExitOk;
+}
+
+int CheckOnServer(JobsClient& client, const bearing::v1::JobSpec& spec, const Globals& globals) {
+  bearing::v1::CreateJobRequest request;
+  *request.mutable_spec() = spec;
+  request.set_validate_only(true);
+  const absl::StatusOr<bearing::v1::Job> job = client.Create(request);
+  return job.ok() ? SayValid(job->spec(), globals) : Fail(job.status(), ExitCodeOfNewJob(job.status()));
+}
+
 int RunLocally(const RunOptions& options, bearing::v1::JobSpec spec, SignalFile& signals, const Globals& globals) {
   if (spec.ranks() == 0) spec.set_ranks(kDefaultRanks);
   if (const absl::Status checked = CheckFiles(spec, spec.ranks()); !checked.ok()) {
     return Fail(checked, ExitCodeOfNewJob(checked));
   }
+  if (options.dry_run) return SayValid(spec, globals);
   absl::StatusOr<LocalServiceOptions> programs = FindPrograms();
   if (!programs.ok()) return Fail(programs.status(), kExitFailed);
   const absl::StatusOr<std::string> work_folder = WorkFolderOf(spec);
@@ -137,10 +160,15 @@ int Run(const RunOptions& options, const Globals& globals, bool on_server) {
   if (!spec.ok()) return Fail(spec.status(), kExitInvalid);
   if (!on_server) return RunLocally(options, *spec, *signals, globals);
   JobsClient client(globals.server, globals.security);
+  if (options.dry_run) return CheckOnServer(client, *spec, globals);
   return SubmitAndFollow(client, *spec, /*service=*/nullptr, *signals, globals);
 }
 
 }  // namespace
+
+bool RunsOnServer(const CommandLine& line) {
+  return line.app.get_option("--server")->count() > 0 || line.app.get_option("--context")->count() > 0;
+}
 
 void AddRunCommand(CommandLine& line) {
   auto options = std::make_shared<RunOptions>();
@@ -158,6 +186,7 @@ void AddRunCommand(CommandLine& line) {
   command->add_option("--model", options->spec.model, "Model folder or address, instead of the job file's");
   command->add_option("--threads", options->threads, "Threads a rank (default: the cores shared out)")
       ->check(CLI::Range(1, 1024));
+  command->add_flag("--dry-run", options->dry_run, "Check job, prompts and model, and run nothing");
   command
       ->add_option("--device", options->device,
                    "Where the workers compute; auto = a GPU a rank where there are enough, else cpu")
@@ -166,16 +195,13 @@ void AddRunCommand(CommandLine& line) {
   command->footer(
       "Starts a coordinator on loopback and the workers, runs the job, shows its progress and stops everything again.\n"
       "Logs: OUT/.bearing/service/. Ctrl-C cancels the job; running the same command again resumes it from the last\n"
-      "finished stage. With --server, the job runs there and nothing is started here.\n\n"
+      "finished stage. With --server or --context, the job runs there and nothing is started here.\n\n"
       "An OUT in a bucket is written when the job is done; until then the job works in TMPDIR/bearing-job-... (or below\n"
       "BEARING_STAGING), where a rerun resumes it.\n\n"
-      "Example:\n  bearing run examples/refusal.yaml --ranks 2 --out out/refusal");
-  command->callback([&line, options] {
-    line.action = [&line, options] {
-      // A server of the environment is for the other commands: `run` means this machine unless told otherwise.
-      return Run(*options, line.globals, line.app.get_option("--server")->count() > 0);
-    };
-  });
+      "Example:\n  bearing run examples/refusal.yaml --ranks 2 --out out/refusal\n"
+      "  bearing run examples/refusal.yaml --set select.kl_max=0.2 --dry-run");
+  command->callback(
+      [&line, options] { line.action = [&line, options] { return Run(*options, line.globals, RunsOnServer(line)); }; });
 }
 
 }  // namespace bearing::cli

@@ -20,6 +20,8 @@ namespace {
 struct SubmitOptions {
   SpecOptions spec;
   bool watch = false;
+  bool wait = false;
+  absl::Duration timeout = absl::InfiniteDuration();
   bool dry_run = false;
   std::string request_id;
   std::string job_id;
@@ -61,8 +63,9 @@ int Submit(const SubmitOptions& options, const Globals& globals) {
     return printed.ok() ? kExitOk : Fail(printed);
   }
   if (const absl::Status printed = PrintJob(*job, format, job->name() + "\n"); !printed.ok()) return Fail(printed);
-  if (!options.watch) return kExitOk;
-  return WatchToEnd(client, *job, *signals, globals, /*print_result=*/false);
+  if (!options.watch && !options.wait) return kExitOk;
+  return WatchToEnd(client, *job, *signals, globals,
+                    {.print_result = false, .quiet = !options.watch, .timeout = options.timeout});
 }
 
 }  // namespace
@@ -74,6 +77,8 @@ void AddSubmitCommand(CommandLine& line) {
   command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")
       ->allow_extra_args(false);
   command->add_flag("--watch", options->watch, "Stay until the job ends; the exit code is then the job's");
+  command->add_flag("--wait", options->wait, "The same without progress");
+  AddTimeoutOption(*command, options->timeout);
   command->add_flag("--dry-run", options->dry_run, "Let the server check the job and submit nothing");
   command->add_option("--request-id", options->request_id, "UUID that makes a repeated submission return the same job");
   command->add_option("--job-id", options->job_id, "Name the job gets (default: the job file's name and six digits)");
@@ -82,7 +87,7 @@ void AddSubmitCommand(CommandLine& line) {
   command->add_option("-l,--label", options->labels, "A label, KEY=VALUE (repeatable)")->allow_extra_args(false);
   command->footer(
       "Example:\n  bearing submit -f job.yaml --priority 10 --label team=red\n  name=$(bearing submit -f job.yaml --set "
-      "select.kl_max=0.2)\n  bearing watch $name");
+      "select.kl_max=0.2)\n  bearing watch $name\n  bearing submit -f job.yaml --wait --timeout 2h");
   command->callback([&line, options] { line.action = [&line, options] { return Submit(*options, line.globals); }; });
 }
 

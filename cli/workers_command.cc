@@ -43,6 +43,7 @@ struct WorkersOptions {
   std::string device = "auto";
   std::string log = "bearing-workers.log";
   int max_restarts = -1;
+  std::optional<double> timeout_minutes;
 };
 
 // Tells the server, so that the job need not wait for its lease to run out. Tried a few times: the server may be starting
@@ -115,6 +116,10 @@ std::optional<int> Watch(ChildProcess& group, SignalFile& signals) {
 int Work(const WorkersOptions& options, const Globals& globals) {
   absl::StatusOr<SignalFile> signals = SignalFile::Open();
   if (!signals.ok()) return Fail(signals.status());
+  if (!globals.security.token.empty()) {
+    return Fail(absl::InvalidArgumentError(
+        "workers read their token from a file, and the context holds it itself: bearing context set NAME --token-file FILE"));
+  }
   const absl::StatusOr<LocalServiceOptions> programs = FindPrograms();
   if (!programs.ok()) return Fail(programs.status(), kExitFailed);
   if (const absl::Status adopted = AdoptOrphans(); !adopted.ok()) return Fail(adopted);
@@ -125,6 +130,9 @@ int Work(const WorkersOptions& options, const Globals& globals) {
     const std::string id = absl::StrCat("group-", NewRequestId());
     std::vector<std::string> worker = {programs->worker, "serve",        "--coordinator", globals.server,
                                        "--device",       options.device, "--group-id",    id};
+    if (options.timeout_minutes.has_value()) {
+      worker.insert(worker.begin() + 1, {"--collective-timeout-minutes", absl::StrCat(*options.timeout_minutes)});
+    }
     if (globals.security.allow_plaintext) worker.emplace_back("--insecure-plaintext-token");
     const std::vector<std::string> arguments = MpirunArguments(
         {.mpirun = programs->mpirun, .ranks = options.ranks, .is_root = geteuid() == 0}, BehindKillLauncher(worker));
@@ -171,6 +179,10 @@ void AddWorkersCommand(CommandLine& line) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   command->add_option("--log", options->log, "File the group's output is appended to")->capture_default_str();
+  command
+      ->add_option("--collective-timeout-minutes", options->timeout_minutes,
+                   "Ranks that wait longer than this for one that hangs end the group (default: 10; 0 = never)")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--max-restarts", options->max_restarts, "End after so many groups were lost (default: never)")
       ->check(CLI::Range(0, 1'000'000));
   command->footer(

@@ -12,7 +12,11 @@ get_filename_component(BEARING_ROOT ${CMAKE_CURRENT_LIST_DIR} DIRECTORY)
 # How tests start several ranks: also as root, and with more ranks than cores.
 set(BEARING_MPIRUN mpirun --allow-run-as-root --oversubscribe --bind-to none --mca btl_base_warn_component_unused 0)
 
-set(BEARING_WARNINGS -Wall -Wextra -Werror -Wno-unused-parameter)
+set(BEARING_WARNINGS -Wall -Wextra -Wno-unused-parameter)
+# Sanitizers and fuzzers are built with another compiler, which may warn of other things.
+if(NOT BEARING_SANITIZE)
+  list(APPEND BEARING_WARNINGS -Werror)
+endif()
 
 function(bearing_library)
   cmake_parse_arguments(A "" "NAME" "SRCS;HDRS;DEPS;PRIVATE_DEPS" ${ARGN})

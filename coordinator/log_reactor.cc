@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "rpc/status_details.h"
-
 namespace bearing::coordinator {
 namespace {
 
@@ -12,22 +10,19 @@ constexpr int kLinesInAMessage = 100;
 }  // namespace
 
 LogReactor* LogReactor::Start(const bearing::v1::StreamJobLogsRequest& request, JobStore* store, JobFeed* feed) {
-  // `held` keeps the reactor alive to the end of this function, even if the stream is over before that.
-  std::shared_ptr<LogReactor> held(new LogReactor(request.name(), feed));
-  held->self_ = held;
-  held->Begin(request, store);
-  return held.get();
+  return StartHeld(std::shared_ptr<LogReactor>(new LogReactor(request.name(), feed)),
+                   [&](LogReactor& reactor) { reactor.Begin(request, store); });
 }
 
 void LogReactor::Begin(const bearing::v1::StreamJobLogsRequest& request, JobStore* store) {
   // Subscribed before the store is read: no line falls between. What comes twice is known by its number.
-  absl::Status status = feed_->Subscribe(job_name_, self_);
+  absl::Status status = Subscribe();
   absl::StatusOr<StoredJob> job = absl::UnknownError("");
   if (status.ok() && (request.after_number() < 0 || request.tail() < 0)) {
     status = absl::InvalidArgumentError("after_number: neither it nor tail may be negative");
   }
   if (status.ok()) {
-    job = store->Get(job_name_);
+    job = store->Get(job_name());
     status = job.status();
   }
   absl::StatusOr<LogLines> lines = LogLines();
@@ -65,58 +60,19 @@ void LogReactor::Offer(std::shared_ptr<const StoredJob> job) {
 
 void LogReactor::OfferLogs(std::shared_ptr<const LogLines> lines) {
   absl::MutexLock lock(&mutex_);
-  if (end_.has_value()) return;
+  if (HasEnd()) return;
   Push(*lines);
   Pump();
 }
 
-void LogReactor::Close() {
-  absl::MutexLock lock(&mutex_);
-  EndWith(rpc::WithReason(absl::UnavailableError("the coordinator is shutting down; ask again with after_number"),
-                          "SHUTTING_DOWN"));
-}
-
-void LogReactor::OnWriteDone(bool ok) {
-  absl::MutexLock lock(&mutex_);
-  writing_ = false;
-  if (!ok) {
-    queue_.clear();
-    EndWith(absl::CancelledError("the reader went away"));
+bool LogReactor::FillMessage() {
+  if (queue_.empty()) return false;
+  message_.Clear();
+  for (int i = 0; i < kLinesInAMessage && !queue_.empty(); ++i) {
+    *message_.add_lines() = std::move(queue_.front());
+    queue_.pop_front();
   }
-  Pump();
-}
-
-void LogReactor::OnCancel() {
-  absl::MutexLock lock(&mutex_);
-  queue_.clear();
-  EndWith(absl::CancelledError("the reader went away"));
-}
-
-void LogReactor::OnDone() {
-  feed_->Unsubscribe(job_name_, this);
-  // The last owner may be this one: nothing of the reactor is touched after it is released.
-  std::shared_ptr<LogReactor> last = std::move(self_);
-}
-
-void LogReactor::EndWith(const absl::Status& status) {
-  if (!end_.has_value()) end_ = status;
-  Pump();
-}
-
-void LogReactor::Pump() {
-  if (!begun_ || writing_ || finished_) return;
-  if (!queue_.empty()) {
-    message_.Clear();
-    for (int i = 0; i < kLinesInAMessage && !queue_.empty(); ++i) {
-      *message_.add_lines() = std::move(queue_.front());
-      queue_.pop_front();
-    }
-    writing_ = true;
-    StartWrite(&message_);
-  } else if (end_.has_value()) {
-    finished_ = true;
-    Finish(rpc::ToGrpc(*end_));
-  }
+  return true;
 }
 
 }  // namespace bearing::coordinator

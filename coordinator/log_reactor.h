@@ -5,23 +5,20 @@
 #ifndef BEARING_COORDINATOR_LOG_REACTOR_H_
 #define BEARING_COORDINATOR_LOG_REACTOR_H_
 
-#include <grpcpp/support/server_callback.h>
-
 #include <deque>
 #include <memory>
-#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "bearing/v1/jobs_service.pb.h"
 #include "coordinator/job_feed.h"
 #include "coordinator/job_store.h"
+#include "coordinator/stream_reactor.h"
 
 namespace bearing::coordinator {
 
-class LogReactor final : public grpc::ServerWriteReactor<bearing::v1::StreamJobLogsResponse>, public JobFeed::Subscriber {
+class LogReactor final : public StreamReactor<bearing::v1::StreamJobLogsResponse> {
  public:
   // Starts the stream (or its error). The reactor owns itself until gRPC is done with it. Store and feed must outlive the
   // server.
@@ -30,33 +27,17 @@ class LogReactor final : public grpc::ServerWriteReactor<bearing::v1::StreamJobL
   void Offer(std::shared_ptr<const StoredJob> job) override;
   void OfferLogs(std::shared_ptr<const LogLines> lines) override;
   void Tick(SteadyTime now) override {}
-  void Close() override;
-
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
-  void OnDone() override;
 
  private:
-  LogReactor(std::string job_name, JobFeed* feed) : job_name_(std::move(job_name)), feed_(feed) {}
+  LogReactor(std::string job_name, JobFeed* feed) : StreamReactor(std::move(job_name), feed, "ask again with after_number") {}
 
   void Begin(const bearing::v1::StreamJobLogsRequest& request, JobStore* store);
   void Push(const LogLines& lines) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EndWith(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool FillMessage() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropQueue() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { queue_.clear(); }
 
-  const std::string job_name_;
-  JobFeed* const feed_;
-  std::shared_ptr<LogReactor> self_;
-
-  absl::Mutex mutex_;
   std::deque<bearing::v1::LogLine> queue_ ABSL_GUARDED_BY(mutex_);
   int64_t newest_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool begun_ ABSL_GUARDED_BY(mutex_) = false;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
-  // What gRPC is sending; untouched while writing_.
-  bearing::v1::StreamJobLogsResponse message_;
 };
 
 }  // namespace bearing::coordinator

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "coordinator/listen_address.h"
+#include "coordinator/server_tls.h"
 #include "grpc/health/v1/health.pb.h"
 #include "sharding/status_macros.h"
 
@@ -28,6 +29,7 @@ constexpr int kThreadsForCalls = 128;
 constexpr std::chrono::milliseconds kTimekeeping{250};
 // Of the timekeeper, between two looks for jobs that need not be kept.
 constexpr int kRoundsBetweenSweeps = 40;
+constexpr int kRoundsBetweenLooks = 4;  // At the files of certificates.
 
 void SetLimits(grpc::ServerBuilder* builder, int max_waiting_groups) {
   builder->SetMaxReceiveMessageSize(kLargestMessage);
@@ -65,7 +67,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   SchedulerParts parts{server->store_.get(),   &server->feed_,    checker, clock, std::move(random), logger,
                        server->metrics_.get(), options.jobs.paths};
   BEARING_ASSIGN_OR_RETURN(server->scheduler_, Scheduler::Create(options.scheduler, std::move(parts)));
-  BEARING_RETURN_IF_ERROR(server->Listen(checker));
+  BEARING_RETURN_IF_ERROR(server->Listen(checker, logger));
   BEARING_RETURN_IF_ERROR(server->ListenHttp());
   server->timekeeper_ = std::thread([raw = server.get()] { raw->KeepTime(); });
   return server;
@@ -87,7 +89,7 @@ absl::Status Server::AddPort(const std::string& address, const std::shared_ptr<g
   return absl::OkStatus();
 }
 
-absl::Status Server::Listen(const JobChecker* checker) {
+absl::Status Server::Listen(const JobChecker* checker, spdlog::logger* logger) {
   jobs_service_ = std::make_unique<JobsService>(
       options_.jobs, JobsServiceParts{scheduler_.get(), store_.get(), &feed_, checker, clock_, guard_.get()});
   worker_service_ = std::make_unique<WorkerService>(scheduler_.get(), clock_, guard_.get(), options_.max_waiting_groups);
@@ -95,12 +97,15 @@ absl::Status Server::Listen(const JobChecker* checker) {
   google::protobuf::LinkMessageReflection<grpc::health::v1::HealthCheckRequest>();
   grpc::EnableDefaultHealthCheckService(true);
   if (!authenticator_->asks_for_tokens()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  BEARING_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials, MakeServerCredentials(options_.tls));
+  if (options_.tls.enabled()) {
+    BEARING_ASSIGN_OR_RETURN(certificates_, CertificateFiles::Open(options_.tls, logger));
+  }
+  credentials_ = MakeServerCredentials(certificates_.get());
   std::vector<grpc::Service*> services = {jobs_service_.get()};
   if (options_.worker_listen.empty()) services.push_back(worker_service_.get());
-  BEARING_RETURN_IF_ERROR(AddPort(options_.listen, credentials, services, &port_));
+  BEARING_RETURN_IF_ERROR(AddPort(options_.listen, credentials_, services, &port_));
   if (!options_.worker_listen.empty()) {
-    BEARING_RETURN_IF_ERROR(AddPort(options_.worker_listen, credentials, {worker_service_.get()}, &worker_port_));
+    BEARING_RETURN_IF_ERROR(AddPort(options_.worker_listen, credentials_, {worker_service_.get()}, &worker_port_));
   }
   if (options_.health_listen.empty()) return absl::OkStatus();
   return AddPort(options_.health_listen, grpc::InsecureServerCredentials(), {}, &health_port_);
@@ -169,6 +174,7 @@ void Server::KeepTime() {
     }
     scheduler_->ExpireLeases();
     if (++rounds % kRoundsBetweenSweeps == 0) scheduler_->RemoveOutdated();
+    if (certificates_ != nullptr && rounds % kRoundsBetweenLooks == 0) certificates_->Refresh();
     feed_.Tick(clock_->SteadyNow());
   }
 }

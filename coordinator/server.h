@@ -21,6 +21,7 @@
 #include "coordinator/audit_log.h"
 #include "coordinator/authenticator.h"
 #include "coordinator/call_guard.h"
+#include "coordinator/certificate_files.h"
 #include "coordinator/failpoint.h"
 #include "coordinator/http_endpoint.h"
 #include "coordinator/job_feed.h"
@@ -28,7 +29,6 @@
 #include "coordinator/jobs_service.h"
 #include "coordinator/metrics.h"
 #include "coordinator/scheduler.h"
-#include "coordinator/server_tls.h"
 #include "coordinator/worker_service.h"
 
 namespace bearing::coordinator {
@@ -72,7 +72,7 @@ class Server {
 
  private:
   Server(const ServerOptions& options, const Clock* clock);
-  absl::Status Listen(const JobChecker* checker);
+  absl::Status Listen(const JobChecker* checker, spdlog::logger* logger);
   absl::Status ListenHttp();
   // One more port; fills in its number.
   absl::Status AddPort(const std::string& address, const std::shared_ptr<grpc::ServerCredentials>& credentials,
@@ -92,6 +92,8 @@ class Server {
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<JobsService> jobs_service_;
   std::unique_ptr<WorkerService> worker_service_;
+  std::unique_ptr<CertificateFiles> certificates_;  // Null in plaintext.
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::vector<std::unique_ptr<grpc::Server>> servers_;
   std::unique_ptr<HttpEndpoint> http_;
   int port_ = 0;

@@ -1,67 +1,64 @@
 #include "coordinator/server_tls.h"
 
-#include <grpcpp/security/tls_certificate_provider.h>
-#include <grpcpp/security/tls_credentials_options.h>
-#include <openssl/bio.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
 
-#include "absl/strings/str_cat.h"
-#include "jobs/artifacts.h"
-#include "sharding/status_macros.h"
+#include <string>
+#include <vector>
 
 namespace bearing::coordinator {
 namespace {
 
-// How soon a renewed certificate is served.
-constexpr unsigned kReadEverySeconds = 10;
+// One port: which version of the files gRPC has got for it.
+struct PortFiles {
+  const CertificateFiles* files;
+  int64_t number = 0;
+};
 
-using Bio = std::unique_ptr<BIO, decltype(&BIO_free)>;
-using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
-using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
-
-Bio Memory(const std::string& text) { return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), &BIO_free); }
-
-// gRPC itself says nothing but that a handshake failed.
-absl::StatusOr<Certificate> ReadCertificate(const std::string& path, const char* flag) {
-  const absl::StatusOr<std::string> text = jobs::ReadFile(path);
-  if (!text.ok()) return absl::InvalidArgumentError(absl::StrCat(flag, ": ", text.status().message()));
-  Certificate certificate(PEM_read_bio_X509(Memory(*text).get(), nullptr, nullptr, nullptr), &X509_free);
-  if (certificate == nullptr) return absl::InvalidArgumentError(absl::StrCat(flag, ": holds no PEM certificate: file=", path));
-  return certificate;
+// gRPC asks at each handshake of a port, one at a time.
+grpc_ssl_certificate_config_reload_status Fetch(void* data, grpc_ssl_server_certificate_config** config) {
+  auto* port = static_cast<PortFiles*>(data);
+  const CertificateFiles::Version now = port->files->current();
+  if (now.number == port->number) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+  const grpc_ssl_pem_key_cert_pair pair = {now.set->key.c_str(), now.set->chain.c_str()};
+  // gRPC insists on roots; where no client is asked for a certificate nothing is compared with them.
+  const std::string& roots = now.set->client_ca.empty() ? now.set->chain : now.set->client_ca;
+  *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
+  port->number = now.number;
+  return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
+
+// The C++ interface has credentials that follow files too, but those take whatever the files hold, half written or not, and key
+// and certificate one by one. The C interface asks for a whole set.
+class FollowingCredentials final : public grpc::ServerCredentials {
+ public:
+  explicit FollowingCredentials(const CertificateFiles* files) : files_(files) {}
+
+  // Callers are told apart by CallGuard, not here.
+  void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
+
+ private:
+  int AddPortToServer(const std::string& address, grpc_server* server) override {
+    ports_.push_back(std::make_unique<PortFiles>(PortFiles{files_}));
+    grpc_ssl_server_credentials_options* options = grpc_ssl_server_credentials_create_options_using_config_fetcher(
+        files_->asks_clients() ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
+                               : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
+        &Fetch, ports_.back().get());
+    grpc_server_credentials* credentials = grpc_ssl_server_credentials_create_with_options(options);
+    const int port = grpc_server_add_http2_port(server, address.c_str(), credentials);
+    grpc_server_credentials_release(credentials);
+    return port;
+  }
+
+  const CertificateFiles* const files_;
+  std::vector<std::unique_ptr<PortFiles>> ports_;
+};
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsOptions& options) {
-  if (!options.enabled()) return grpc::InsecureServerCredentials();
-  BEARING_ASSIGN_OR_RETURN(const Certificate certificate, ReadCertificate(options.cert_file, "--tls-cert"));
-  const absl::StatusOr<std::string> key_text = jobs::ReadFile(options.key_file);
-  if (!key_text.ok()) return absl::InvalidArgumentError(absl::StrCat("--tls-key: ", key_text.status().message()));
-  const Key key(PEM_read_bio_PrivateKey(Memory(*key_text).get(), nullptr, nullptr, nullptr), &EVP_PKEY_free);
-  if (key == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("--tls-key: holds no PEM key: file=", options.key_file));
-  }
-  if (X509_check_private_key(certificate.get(), key.get()) != 1) {
-    return absl::InvalidArgumentError(absl::StrCat("--tls-key: is not the key of the certificate: key=", options.key_file,
-                                                   " certificate=", options.cert_file));
-  }
-  namespace tls = grpc::experimental;
-  std::shared_ptr<tls::FileWatcherCertificateProvider> files;
-  if (options.client_ca_file.empty()) {
-    files = std::make_shared<tls::FileWatcherCertificateProvider>(options.key_file, options.cert_file, kReadEverySeconds);
-  } else {
-    BEARING_RETURN_IF_ERROR(ReadCertificate(options.client_ca_file, "--tls-client-ca").status());
-    files = std::make_shared<tls::FileWatcherCertificateProvider>(options.key_file, options.cert_file, options.client_ca_file,
-                                                                  kReadEverySeconds);
-  }
-  tls::TlsServerCredentialsOptions server(files);
-  server.watch_identity_key_cert_pairs();
-  if (!options.client_ca_file.empty()) {
-    server.watch_root_certs();
-    server.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  }
-  return tls::TlsServerCredentials(server);
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const CertificateFiles* files) {
+  if (files == nullptr) return grpc::InsecureServerCredentials();
+  return std::make_shared<FollowingCredentials>(files);
 }
 
 }  // namespace bearing::coordinator

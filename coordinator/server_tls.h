@@ -5,23 +5,14 @@
 #include <grpcpp/security/server_credentials.h>
 
 #include <memory>
-#include <string>
 
-#include "absl/status/statusor.h"
+#include "coordinator/certificate_files.h"
 
 namespace bearing::coordinator {
 
-struct TlsOptions {
-  std::string cert_file;       // PEM, the chain from the own certificate on; empty = plaintext.
-  std::string key_file;        // PEM.
-  std::string client_ca_file;  // PEM; clients must then show a certificate of one of these.
-
-  bool enabled() const { return !cert_file.empty(); }
-};
-
-// Plaintext without a certificate. The files are read again when they change. InvalidArgument for files that are no key,
-// certificate or pair.
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsOptions& options);
+// Each new connection gets what `files` holds then; null = plaintext. The credentials, and `files`, must outlive every server
+// that listens with them.
+std::shared_ptr<grpc::ServerCredentials> MakeServerCredentials(const CertificateFiles* files);
 
 }  // namespace bearing::coordinator
 

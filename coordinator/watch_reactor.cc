@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "rpc/status_details.h"
-
 namespace bearing::coordinator {
 
 void WatchQueue::Push(std::shared_ptr<const StoredJob> job) {
@@ -30,22 +28,22 @@ void WatchQueue::SkipUpTo(int64_t sequence) {
 }
 
 WatchReactor::WatchReactor(std::string job_name, JobFeed* feed, const Clock* clock, std::chrono::milliseconds keepalive)
-    : job_name_(std::move(job_name)), feed_(feed), clock_(clock), keepalive_(keepalive), last_write_(clock->SteadyNow()) {}
+    : StreamReactor(std::move(job_name), feed, "watch again with after_sequence"),
+      clock_(clock),
+      keepalive_(keepalive),
+      last_write_(clock->SteadyNow()) {}
 
 WatchReactor* WatchReactor::Start(const bearing::v1::WatchJobRequest& request, JobStore* store, JobFeed* feed,
                                   const Clock* clock, std::chrono::milliseconds keepalive) {
-  // `held` keeps the reactor alive to the end of this function, even if the stream is over before that.
-  std::shared_ptr<WatchReactor> held(new WatchReactor(request.name(), feed, clock, keepalive));
-  held->self_ = held;
-  held->Begin(request, store);
-  return held.get();
+  return StartHeld(std::shared_ptr<WatchReactor>(new WatchReactor(request.name(), feed, clock, keepalive)),
+                   [&](WatchReactor& reactor) { reactor.Begin(request, store); });
 }
 
 void WatchReactor::Begin(const bearing::v1::WatchJobRequest& request, JobStore* store) {
-  absl::Status status = feed_->Subscribe(job_name_, self_);
+  absl::Status status = Subscribe();
   absl::StatusOr<StoredJob> snapshot = absl::UnknownError("");
   if (status.ok()) {
-    snapshot = store->Get(job_name_);
+    snapshot = store->Get(job_name());
     status = snapshot.status();
   }
   absl::MutexLock lock(&mutex_);
@@ -73,68 +71,32 @@ void WatchReactor::Offer(std::shared_ptr<const StoredJob> job) {
 
 void WatchReactor::Tick(SteadyTime now) {
   absl::MutexLock lock(&mutex_);
-  if (!begun_ || writing_ || finished_ || !queue_.empty() || now - last_write_ < keepalive_) return;
+  if (!IsIdle() || !queue_.empty() || now - last_write_ < keepalive_) return;
   const int64_t sequence = message_.sequence();
   message_.Clear();
   message_.set_keepalive(true);
   message_.set_sequence(sequence);
-  writing_ = true;
-  StartWrite(&message_);
+  Write();
 }
 
-void WatchReactor::Close() {
-  absl::MutexLock lock(&mutex_);
-  EndWith(rpc::WithReason(absl::UnavailableError("the coordinator is shutting down; watch again with after_sequence"),
-                          "SHUTTING_DOWN"));
-}
-
-void WatchReactor::OnWriteDone(bool ok) {
-  absl::MutexLock lock(&mutex_);
-  writing_ = false;
-  last_write_ = clock_->SteadyNow();
-  if (!ok) {
-    while (!queue_.empty()) queue_.Pop();
-    EndWith(absl::CancelledError("the watcher went away"));
-  }
-  Pump();
-}
-
-void WatchReactor::OnCancel() {
-  absl::MutexLock lock(&mutex_);
+void WatchReactor::DropQueue() {
   while (!queue_.empty()) queue_.Pop();
-  EndWith(absl::CancelledError("the watcher went away"));
 }
 
-void WatchReactor::OnDone() {
-  feed_->Unsubscribe(job_name_, this);
-  // The last owner may be this one: nothing of the reactor is touched after it is released.
-  std::shared_ptr<WatchReactor> last = std::move(self_);
-}
-
-void WatchReactor::EndWith(const absl::Status& status) {
-  if (!end_.has_value()) end_ = status;
-  Pump();
-}
-
-void WatchReactor::Pump() {
-  if (!begun_ || writing_ || finished_) return;
-  if (std::shared_ptr<const StoredJob> next = queue_.Pop(); next != nullptr) {
-    message_.Clear();
-    *message_.mutable_job() = next->job;
-    message_.set_sequence(next->sequence);
-    if (deltas_) {
-      std::string plan = next->job.plan().SerializeAsString();
-      // The spec of a job never changes.
-      if (sent_plan_.has_value()) message_.mutable_job()->clear_spec();
-      if (sent_plan_ == plan) message_.mutable_job()->clear_plan();
-      sent_plan_ = std::move(plan);
-    }
-    writing_ = true;
-    StartWrite(&message_);
-  } else if (end_.has_value()) {
-    finished_ = true;
-    Finish(rpc::ToGrpc(*end_));
+bool WatchReactor::FillMessage() {
+  const std::shared_ptr<const StoredJob> next = queue_.Pop();
+  if (next == nullptr) return false;
+  message_.Clear();
+  *message_.mutable_job() = next->job;
+  message_.set_sequence(next->sequence);
+  if (deltas_) {
+    std::string plan = next->job.plan().SerializeAsString();
+    // The spec of a job never changes.
+    if (sent_plan_.has_value()) message_.mutable_job()->clear_spec();
+    if (sent_plan_ == plan) message_.mutable_job()->clear_plan();
+    sent_plan_ = std::move(plan);
   }
+  return true;
 }
 
 }  // namespace bearing::coordinator

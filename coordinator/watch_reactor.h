@@ -5,8 +5,6 @@
 #ifndef BEARING_COORDINATOR_WATCH_REACTOR_H_
 #define BEARING_COORDINATOR_WATCH_REACTOR_H_
 
-#include <grpcpp/support/server_callback.h>
-
 #include <chrono>
 #include <deque>
 #include <memory>
@@ -14,12 +12,11 @@
 #include <string>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "bearing/v1/jobs_service.pb.h"
 #include "coordinator/clock.h"
 #include "coordinator/job_feed.h"
 #include "coordinator/job_store.h"
+#include "coordinator/stream_reactor.h"
 
 namespace bearing::coordinator {
 
@@ -38,7 +35,7 @@ class WatchQueue {
   std::deque<std::shared_ptr<const StoredJob>> queue_;
 };
 
-class WatchReactor final : public grpc::ServerWriteReactor<bearing::v1::WatchJobResponse>, public JobFeed::Subscriber {
+class WatchReactor final : public StreamReactor<bearing::v1::WatchJobResponse> {
  public:
   // Starts the stream (or its error). The reactor owns itself until gRPC is done with it. Store, feed and clock must outlive
   // the server.
@@ -47,41 +44,24 @@ class WatchReactor final : public grpc::ServerWriteReactor<bearing::v1::WatchJob
 
   void Offer(std::shared_ptr<const StoredJob> job) override;
   void Tick(SteadyTime now) override;
-  void Close() override;
-
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
-  void OnDone() override;
 
  private:
   WatchReactor(std::string job_name, JobFeed* feed, const Clock* clock, std::chrono::milliseconds keepalive);
 
   void Begin(const bearing::v1::WatchJobRequest& request, JobStore* store);
-  // Ends the stream with `status` once nothing is queued.
-  void EndWith(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Writes or finishes if it can.
-  void Pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool FillMessage() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropQueue() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnWritten() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { last_write_ = clock_->SteadyNow(); }
 
-  const std::string job_name_;
-  JobFeed* const feed_;
   const Clock* const clock_;
   const std::chrono::milliseconds keepalive_;
-  std::shared_ptr<WatchReactor> self_;
 
-  absl::Mutex mutex_;
   WatchQueue queue_ ABSL_GUARDED_BY(mutex_);
-  // False until the snapshot is queued: it must come first.
-  bool begun_ ABSL_GUARDED_BY(mutex_) = false;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
   SteadyTime last_write_ ABSL_GUARDED_BY(mutex_);
   // Does the client want spec and plan only when they change?
   bool deltas_ ABSL_GUARDED_BY(mutex_) = false;
   // Of the plan that was sent last; nullopt before the first message.
   std::optional<std::string> sent_plan_ ABSL_GUARDED_BY(mutex_);
-  // What gRPC is sending; untouched while writing_.
-  bearing::v1::WatchJobResponse message_;
 };
 
 }  // namespace bearing::coordinator

@@ -94,12 +94,13 @@ absl::StatusOr<json> ParseJson(const std::string& path, std::string_view text, s
 }
 
 Prompts ReadJson(const std::string& path, std::string_view text, const std::string& column) {
-  BEARING_ASSIGN_OR_RETURN(const json list, ParseJson(path, text, 1));
+  BEARING_ASSIGN_OR_RETURN(json list, ParseJson(path, text, 1));
   if (!list.is_array()) return Error(path, Concat("expected a list of prompts, found ", list.type_name()));
   std::vector<Prompt> prompts;
   for (size_t i = 0; i < list.size(); ++i) {
     BEARING_ASSIGN_OR_RETURN(Prompt prompt, FromJson(Concat(path, ": element ", i + 1), list[i], column));
     prompts.push_back(std::move(prompt));
+    list[i] = nullptr;  // The texts are not held twice.
   }
   return prompts;
 }

@@ -18,6 +18,8 @@ namespace {
 
 constexpr int kMaxMessageBytes = 16 << 20;
 constexpr unsigned kCertificateSeconds = 60;
+// Of the pauses between tries to connect. gRPC's own two minutes would outlast a lease.
+constexpr int kLongestBackoffMs = 5000;
 constexpr size_t kLongestToken = 4096;
 
 absl::StatusOr<std::string> ReadText(const std::string& path, const char* what) {
@@ -29,11 +31,15 @@ absl::StatusOr<std::string> ReadText(const std::string& path, const char* what) 
   return text;
 }
 
+bool IsToken(const std::string& token) {
+  return !token.empty() && token.size() <= kLongestToken && token.find_first_of(" \t\r\n") == std::string::npos;
+}
+
 // The message never holds what was read.
 absl::StatusOr<std::string> ReadToken(const std::string& path) {
   BEARING_ASSIGN_OR_RETURN(const std::string text, ReadText(path, "token file"));
   const std::string token(absl::StripAsciiWhitespace(text.substr(0, text.find('\n'))));
-  if (token.empty() || token.size() > kLongestToken || token.find_first_of(" \t\r") != std::string::npos) {
+  if (!IsToken(token)) {
     return absl::InvalidArgumentError(Concat("token file: its first line must be one token: path=", path));
   }
   return token;
@@ -80,7 +86,7 @@ ClientSecurity WithEnvironment(ClientSecurity given) {
   fill(&given.ca_file, "BEARING_CA_FILE");
   fill(&given.cert_file, "BEARING_CERT_FILE");
   fill(&given.key_file, "BEARING_KEY_FILE");
-  fill(&given.token_file, "BEARING_TOKEN_FILE");
+  if (given.token.empty()) fill(&given.token_file, "BEARING_TOKEN_FILE");
   std::string tls;
   fill(&tls, "BEARING_TLS");
   given.tls = given.tls || tls == "1";
@@ -90,8 +96,10 @@ ClientSecurity WithEnvironment(ClientSecurity given) {
 absl::StatusOr<std::unique_ptr<ClientConnection>> ClientConnection::Open(const std::string& server,
                                                                          const ClientSecurity& security) {
   const bool secure = security.tls || !security.ca_file.empty() || !security.cert_file.empty();
-  if (!security.token_file.empty()) {
-    BEARING_RETURN_IF_ERROR(ReadToken(security.token_file).status());
+  const bool in_file = !security.token_file.empty();
+  if (in_file) BEARING_RETURN_IF_ERROR(ReadToken(security.token_file).status());
+  if (in_file || !security.token.empty()) {
+    if (!in_file && !IsToken(security.token)) return absl::InvalidArgumentError("the token must be one word");
     if (!secure && !security.allow_plaintext && !IsLoopback(HostOf(server))) {
       return absl::InvalidArgumentError(
           Concat("refusing to send a token unencrypted to another machine: give --ca-file or --tls: server=", server));
@@ -103,17 +111,21 @@ absl::StatusOr<std::unique_ptr<ClientConnection>> ClientConnection::Open(const s
   }
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestBackoffMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   // A proxy of the environment must not come between this machine and its own coordinator.
   if (IsLoopback(HostOf(server))) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   return std::unique_ptr<ClientConnection>(
-      new ClientConnection(grpc::CreateCustomChannel(server, credentials, arguments), security.token_file));
+      new ClientConnection(grpc::CreateCustomChannel(server, credentials, arguments), security.token_file, security.token));
 }
 
 absl::Status ClientConnection::Authorize(grpc::ClientContext* context) const {
-  if (token_file_.empty()) return absl::OkStatus();
-  BEARING_ASSIGN_OR_RETURN(const std::string token, ReadToken(token_file_));
+  std::string token = token_;
+  if (!token_file_.empty()) {
+    BEARING_ASSIGN_OR_RETURN(token, ReadToken(token_file_));
+  }
+  if (token.empty()) return absl::OkStatus();
   context->AddMetadata("authorization", "Bearer " + token);
   return absl::OkStatus();
 }

@@ -27,11 +27,12 @@ class ClientConnection {
   absl::Status Authorize(grpc::ClientContext* context) const;
 
  private:
-  ClientConnection(std::shared_ptr<grpc::Channel> channel, std::string token_file)
-      : channel_(std::move(channel)), token_file_(std::move(token_file)) {}
+  ClientConnection(std::shared_ptr<grpc::Channel> channel, std::string token_file, std::string token)
+      : channel_(std::move(channel)), token_file_(std::move(token_file)), token_(std::move(token)) {}
 
   const std::shared_ptr<grpc::Channel> channel_;
   const std::string token_file_;
+  const std::string token_;  // When there is no file.
 };
 
 }  // namespace bearing::rpc

@@ -12,6 +12,7 @@ struct ClientSecurity {
   std::string cert_file = {};  // PEM; who we are, with key_file.
   std::string key_file = {};
   std::string token_file = {};   // Its first line is the token.
+  std::string token = {};        // The token itself, without a file.
   bool allow_plaintext = false;  // Send a token unencrypted to another machine.
 };
 

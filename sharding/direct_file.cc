@@ -24,12 +24,20 @@ int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step 
 DirectBuffer::DirectBuffer(int64_t size, int64_t file_offset) : size_(size) {
   const int64_t shift = file_offset % kDirectAlignment;
   const int64_t alignment = size >= kHugePage ? kHugePage : kDirectAlignment;
-  const int64_t allocated = RoundUp(size + shift, alignment);
-  memory_.reset(static_cast<char*>(std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(allocated))));
+  capacity_ = RoundUp(size + shift, alignment);
+  memory_.reset(static_cast<char*>(std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(capacity_))));
   if (memory_ == nullptr) throw std::bad_alloc();
   // A hint: fewer page faults on memory that is used once.
-  if (size >= kHugePage) ::madvise(memory_.get(), static_cast<size_t>(allocated), MADV_HUGEPAGE);
+  if (size >= kHugePage) ::madvise(memory_.get(), static_cast<size_t>(capacity_), MADV_HUGEPAGE);
   data_ = memory_.get() + shift;
+}
+
+bool DirectBuffer::Reuse(int64_t size, int64_t file_offset) {
+  const int64_t shift = file_offset % kDirectAlignment;
+  if (size + shift > capacity_) return false;
+  data_ = memory_.get() + shift;
+  size_ = size;
+  return true;
 }
 
 absl::StatusOr<std::unique_ptr<DirectFile>> DirectFile::Open(const std::string& path) {

@@ -27,8 +27,12 @@ class DirectBuffer {
   DirectBuffer() = default;
   DirectBuffer(int64_t size, int64_t file_offset);
 
+  // The same memory for other bytes; false, and nothing changed, when it is too small. Spares the kernel clearing new pages.
+  bool Reuse(int64_t size, int64_t file_offset);
+
   char* data() const { return data_; }
   int64_t size() const { return size_; }
+  int64_t capacity() const { return capacity_; }
   absl::Span<char> bytes() const { return {data_, static_cast<size_t>(size_)}; }
 
  private:
@@ -36,6 +40,7 @@ class DirectBuffer {
     void operator()(char* memory) const { std::free(memory); }
   };
   std::unique_ptr<char, Free> memory_;
+  int64_t capacity_ = 0;
   char* data_ = nullptr;
   int64_t size_ = 0;
 };

@@ -28,6 +28,12 @@ inline constexpr int64_t kTokenPrompts = 256;
 // Validation prompts of a side that select scores together: the baseline's probabilities are held of so many rows.
 inline constexpr int64_t kSlabRows = 512;
 
+// Completions that a judge's model reads together.
+inline constexpr int64_t kJudgeRows = 512;
+
+// Elements of logits that a rank holds at a time where every token of a text is scored.
+inline constexpr int64_t kLogitElements = int64_t{1} << 25;
+
 // Are weights of so many bytes held in memory where the job leaves the choice? A fifth is left for activations and the
 // operating system.
 constexpr bool FitsResident(int64_t weight_bytes, int64_t free_bytes) { return weight_bytes <= free_bytes / 5 * 4; }

@@ -86,7 +86,11 @@ class Caller {
 class LeasedJobImpl final : public LeasedJob {
  public:
   LeasedJobImpl(Caller* caller, std::string group_id, bearing::v1::Lease lease)
-      : caller_(caller), group_id_(std::move(group_id)), lease_(std::move(lease)), thread_([this] { Beat(); }) {}
+      : caller_(caller),
+        group_id_(std::move(group_id)),
+        lease_(std::move(lease)),
+        kept_at_(std::chrono::steady_clock::now()),
+        thread_([this] { Beat(); }) {}
 
   ~LeasedJobImpl() override { StopBeating(); }
 
@@ -112,6 +116,10 @@ class LeasedJobImpl final : public LeasedJob {
 
   absl::Status ShouldStop() override {
     std::lock_guard lock(mutex_);
+    // Without an answer for as long as the lease lives the coordinator may have given the job to others: fence ourselves.
+    if (stop_reason_.ok() && std::chrono::steady_clock::now() - kept_at_ > std::chrono::seconds(lease_.ttl_seconds())) {
+      stop_reason_ = absl::AbortedError("the lease is lost: no answer from the coordinator for as long as it lives");
+    }
     return stop_reason_;
   }
 
@@ -197,7 +205,7 @@ class LeasedJobImpl final : public LeasedJob {
     }
     bearing::v1::ReportProgressResponse response;
     BEARING_RETURN_IF_ERROR(
-        caller_->Call(&WorkerService::Stub::ReportProgress, patient ? kCallDeadline : kLastReport, request, &response));
+        caller_->Call(&WorkerService::Stub::ReportProgress, patient ? Patience() : kLastReport, request, &response));
     std::lock_guard lock(mutex_);
     while (!lines_.empty() && first_line_ < request.first_line() + request.log_lines_size()) {
       lines_.pop_front();
@@ -206,32 +214,34 @@ class LeasedJobImpl final : public LeasedJob {
     return response.cancel();
   }
 
+  // Of calls that keep the lease: some must fit into its time, for the first may be lost.
+  absl::Duration Patience() const {
+    return std::min(kCallDeadline, std::max(absl::Seconds(1), absl::Seconds(lease_.ttl_seconds()) / 3));
+  }
+
   absl::StatusOr<bool> KeepLease() {
     bearing::v1::HeartbeatResponse response;
     BEARING_RETURN_IF_ERROR(
-        caller_->Call(&WorkerService::Stub::Heartbeat, kCallDeadline, About<bearing::v1::HeartbeatRequest>(), &response));
+        caller_->Call(&WorkerService::Stub::Heartbeat, Patience(), About<bearing::v1::HeartbeatRequest>(), &response));
     return response.cancel();
   }
 
   void Beat() {
     const auto period = std::chrono::milliseconds(std::max(1, lease_.ttl_seconds()) * 1000 / 3);
-    absl::Time last_answer = absl::Now();
     std::unique_lock lock(mutex_);
     while (!done_) {
       wake_.wait_for(lock, period, [this] { return done_ || changed_; });
       if (done_) return;
       const bool report = std::exchange(changed_, false);
       lock.unlock();
+      const auto asked = std::chrono::steady_clock::now();
       const absl::StatusOr<bool> cancel = report ? Report(/*patient=*/true) : KeepLease();
       lock.lock();
       if (cancel.ok()) {
-        last_answer = absl::Now();
+        kept_at_ = asked;
         if (*cancel) stop_reason_ = absl::CancelledError("the job was cancelled");
       } else if (absl::IsAborted(cancel.status()) || absl::IsNotFound(cancel.status())) {
         stop_reason_ = absl::AbortedError(absl::StrCat("the lease is lost: ", std::string(cancel.status().message())));
-      } else if (absl::Now() - last_answer > absl::Seconds(lease_.ttl_seconds())) {
-        // The coordinator may have given the job to others by now: fence ourselves.
-        stop_reason_ = absl::AbortedError("the coordinator did not answer for as long as the lease lives");
       } else {
         changed_ = changed_ || report;
       }
@@ -251,6 +261,8 @@ class LeasedJobImpl final : public LeasedJob {
   std::deque<bearing::v1::WorkerLogLine> lines_;  // Not sent yet.
   int64_t first_line_ = 1;                        // Number of the first of them.
   absl::Status stop_reason_;
+  // When the call was made by which the lease was kept last: the coordinator counts from no earlier moment.
+  std::chrono::steady_clock::time_point kept_at_;
   std::thread thread_;  // Last: starts when all else is there.
 };
 

@@ -17,7 +17,6 @@
 #include "storage/staging_folder.h"
 #include "storage/temp_folder.h"
 #include "worker/edit_to_bucket.h"
-#include "worker/logit_check.h"
 
 namespace bearing::worker {
 namespace {
@@ -74,9 +73,7 @@ absl::Status EditSmallForm(const edit::RankGroup& group, edit::EditCommandOption
 
 }  // namespace
 
-absl::Status EditAtAddress(comm::Communicator& comm, edit::EditCommandOptions options) {
-  const edit::RankGroup group{comm.rank(), comm.size(),
-                              [&comm](const absl::Status& status) { return comm::AgreeOnStatus(comm, status); }};
+absl::Status EditAtAddress(const edit::RankGroup& group, edit::EditCommandOptions options, const CheckLogitsOf& check_logits) {
   if (options.out.empty() && !options.dry_run) return absl::InvalidArgumentError("--out is required");
   const auto model = storage::ModelSource::Open(options.model);
   BEARING_RETURN_IF_ERROR(group.agree(model.status()));
@@ -89,7 +86,7 @@ absl::Status EditAtAddress(comm::Communicator& comm, edit::EditCommandOptions op
   // Records name a model by the last part of its address.
   options.model = storage::ParseUri(options.model)->ToString();
   const edit::CheckLogits check = [&](const std::string& staged, const edit::Basis& basis) {
-    return CheckEditedLogits(comm, options.model, staged, basis);
+    return check_logits(options.model, staged, basis);
   };
   if (options.dry_run || !storage::HasScheme(options.out)) return edit::RunEditCommand(group, options, **source, {}, check);
 

@@ -25,6 +25,12 @@ absl::StatusOr<int> RanksOnHost(comm::Communicator& comm) {
   return static_cast<int>(at::sum(all.eq(mine)).item<int64_t>());
 }
 
+// Weights on a device are of the compute type; on this processor they may be widened.
+int64_t ElementBytes(const comm::Communicator& comm, at::ScalarType type) {
+  return comm.device().is_cpu() ? model::HeldElementBytes(type, model::ChooseGemmPath(type))
+                                : static_cast<int64_t>(c10::elementSize(type));
+}
+
 }  // namespace
 
 at::ScalarType ComputeType(const std::string& dtype) { return dtype == "bfloat16" ? at::kBFloat16 : at::kFloat; }
@@ -94,16 +100,21 @@ absl::StatusOr<model::Residency> JobContext::ChooseResidency(const sharding::Che
   if (setting == "resident") return model::Residency::kResident;
   if (setting == "streamed") return model::Residency::kStreamed;
   const sharding::RankElements elements = sharding::CountElements(model.layout(), cut.ranks[grid.tensor_parallel->rank()]);
-  // Weights on a device are of the compute type; on this processor they may be widened.
-  const int64_t element_bytes = comm->device().is_cpu() ? model::HeldElementBytes(type, model::ChooseGemmPath(type))
-                                                        : static_cast<int64_t>(c10::elementSize(type));
-  const int64_t bytes = elements.resident * element_bytes;
+  const int64_t bytes = elements.resident * ElementBytes(*comm, type);
   const absl::StatusOr<int64_t> memory = RankMemoryBytes(*comm, ranks_on_host);
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(*comm, memory.status()));
   const bool fits = sharding::FitsResident(bytes, *memory);
   at::Tensor misfits = at::full({1}, fits ? 0 : 1, at::kLong);
   BEARING_RETURN_IF_ERROR(comm->AllReduce(misfits, comm::ReduceOp::kMax));
   return misfits.item<int64_t>() == 0 ? model::Residency::kResident : model::Residency::kStreamed;
+}
+
+absl::StatusOr<bool> JobContext::HasRoomToStream(const sharding::CheckpointReader& model, at::ScalarType type) const {
+  const sharding::RankElements elements = sharding::CountElements(model.layout(), plan.ranks[grid.tensor_parallel->rank()]);
+  at::Tensor bytes = at::full({1}, elements.streamed * ElementBytes(*comm, type), at::kLong);
+  BEARING_RETURN_IF_ERROR(comm->AllReduce(bytes, comm::ReduceOp::kMax));
+  BEARING_ASSIGN_OR_RETURN(const int64_t free, LeastFreeMemory());
+  return sharding::FitsResident(bytes.item<int64_t>(), free);
 }
 
 absl::Status JobContext::Step(bearing::v1::Stage stage, int64_t done, int64_t total, const std::string& unit,

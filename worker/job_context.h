@@ -48,6 +48,7 @@ struct JobContext {
   int ranks_on_host = 1;  // Of the job, on this rank's host.
   int64_t token_budget = 2048;
   int64_t stream_tokens = 1 << 16;  // Tokens that go through a streamed layer together.
+  bool may_keep_model = false;      // The group's next job may want what is loaded.
 
   JobObserver* observer = nullptr;                   // Rank 0.
   std::unique_ptr<jobs::OutputFolder> output;        // Rank 0.
@@ -110,6 +111,9 @@ struct JobContext {
   // What `setting` says, or resident where the model fits on every rank. Collective.
   absl::StatusOr<model::Residency> ChooseResidency(const sharding::CheckpointReader& model, const sharding::ShardPlan& cut,
                                                    at::ScalarType type, const std::string& setting) const;
+
+  // Is there room on every rank for a model of the same cut that is read layer by layer, beside what is loaded? Collective.
+  absl::StatusOr<bool> HasRoomToStream(const sharding::CheckpointReader& model, at::ScalarType type) const;
 
   // How many tokens passes of a model take, from the memory that is free now; the same on every rank. Collective.
   struct PassSizes {

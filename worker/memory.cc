@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <string>
@@ -36,5 +37,12 @@ int64_t AvailableMemoryBytes() {
 }
 
 void ReturnFreeMemory() { ::malloc_trim(0); }
+
+void BoundProductCaches() {
+  // Primitives of oneDNN, and what libtorch keeps of them above that.
+  for (const char* const name : {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"}) {
+    ::setenv(name, "32", /*overwrite=*/0);
+  }
+}
 
 }  // namespace bearing::worker

@@ -126,14 +126,15 @@ absl::Status Serve(comm::Communicator& comm, const ServeOptions& options) {
     BEARING_RETURN_IF_ERROR(comm.IdleWait(next, 0));
     if (next[0] == static_cast<char>(Next::kLeave)) return absl::OkStatus();
     if (next[0] == static_cast<char>(Next::kFail)) return failure;
-    const TaskOutcome outcome = RunTask(comm, job != nullptr ? &job->lease() : nullptr, job.get(), &kept);
+    const TaskOutcome outcome = RunTask(comm, job != nullptr ? &job->lease() : nullptr, job.get(), &kept,
+                                        options.keep_staged ? WhenCancelled::kKeepStaged : WhenCancelled::kDropStaged);
     if (job == nullptr) continue;
     const nlohmann::json about = {{"job", job->lease().job_name()}, {"attempt", job->lease().attempt()}};
     const bool ok = outcome.status.ok();
     log.Say(ok ? "info" : "error", ok ? "succeeded" : absl::StrCat("ended: ", outcome.status.ToString()), about);
-    if (!outcome.status.ok() && !absl::IsCancelled(outcome.status)) {
-      job->OnLog("error", std::string(outcome.status.message()));
-    }
+    // Nobody waits for what a group says that has lost its lease; asking for other work gives up what is left of it.
+    if (!ok && absl::IsAborted(job->ShouldStop())) continue;
+    if (!ok && !absl::IsCancelled(outcome.status)) job->OnLog("error", std::string(outcome.status.message()));
     const absl::Status told = job->Complete(outcome);
     if (!told.ok()) log.Say("error", absl::StrCat("the coordinator did not take the outcome: ", told.ToString()), about);
   }

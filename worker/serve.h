@@ -17,6 +17,7 @@ struct ServeOptions {
   bool json_log = false;
   std::string group_id;             // Given by a launcher that reports the end of the group; empty = drawn.
   std::string device_name = "cpu";  // For the log.
+  bool keep_staged = false;         // Of cancelled jobs, as for task_runner.h.
   // Leave after so long without a job. Infinite = never.
   absl::Duration exit_when_idle = absl::InfiniteDuration();
 };

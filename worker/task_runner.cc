@@ -6,8 +6,13 @@
 
 #include <chrono>
 #include <exception>
+#include <filesystem>
+#include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "jobs/artifacts.h"
+#include "jobs/atomic_file.h"
 #include "jobs/cost_fields.h"
 #include "jobs/job_spec.h"
 #include "jobs/work_folder.h"
@@ -80,18 +85,29 @@ absl::StatusOr<sharding::ShardPlan> PlanOf(const bearing::v1::Lease& lease, cons
   return plan;
 }
 
-absl::Status PrepareRank0(JobContext& context, const storage::ModelSource& model) {
+// A finished run of just these digests.
+bool HoldsFinishedRun(const std::string& folder, const std::string& spec_digest, const std::string& model_digest) {
+  const absl::StatusOr<std::string> text = jobs::ReadFile(folder + "/manifest.json");
+  if (!text.ok()) return false;
+  const nlohmann::json manifest = nlohmann::json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  return manifest.is_object() && manifest.value("spec_digest", nlohmann::json()) == spec_digest &&
+         manifest.value("model_digest", nlohmann::json()) == model_digest;
+}
+
+absl::Status PrepareRank0(JobContext& context, const storage::ModelSource& model, int attempt) {
   BEARING_ASSIGN_OR_RETURN(context.model_digest, context.reader->Digest());
   BEARING_ASSIGN_OR_RETURN(context.tokenizer, bridge::ChatTokenizer::Load(model.folder(), model.chat_template()));
   BEARING_ASSIGN_OR_RETURN(const std::string digest, jobs::SpecDigest(context.spec));
   std::string json;
   if (!google::protobuf::util::MessageToJsonString(context.spec, &json).ok()) return absl::InternalError("job does not print");
-  BEARING_RETURN_IF_ERROR(jobs::CheckOutputPlace(context.spec, digest));
   BEARING_ASSIGN_OR_RETURN(const std::string folder, jobs::WorkFolder(context.spec, digest));
-  const bool in_bucket = jobs::IsOutputInBucket(context.spec);
+  // An attempt that ended behind the manifest may have been lost before the coordinator heard of it.
+  const bool finished_before = attempt > 1 && HoldsFinishedRun(folder, digest, context.model_digest);
+  const bool accepts = jobs::IsOutputInBucket(context.spec) || finished_before;
+  const auto finished = accepts ? jobs::FinishedRun::kAccept : jobs::FinishedRun::kRefuse;
+  if (!finished_before) BEARING_RETURN_IF_ERROR(jobs::CheckOutputPlace(context.spec, digest));
   BEARING_ASSIGN_OR_RETURN(jobs::OutputFolder output,
-                           jobs::OutputFolder::Open(folder, json, digest, context.model_digest,
-                                                    in_bucket ? jobs::FinishedRun::kAccept : jobs::FinishedRun::kRefuse));
+                           jobs::OutputFolder::Open(folder, json, digest, context.model_digest, finished));
   context.output = std::make_unique<jobs::OutputFolder>(std::move(output));
   return absl::OkStatus();
 }
@@ -127,6 +143,8 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
     if (context.is_rank0()) context.observer->OnStageDone(time);
   }
   return context.OnRank0([&]() -> absl::Status {
+    // Who has lost the lease, or was cancelled, finishes nothing.
+    BEARING_RETURN_IF_ERROR(context.observer->ShouldStop());
     if (context.output->IsFinished()) return absl::OkStatus();  // And not published to its end.
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json provenance, Provenance(context));
     return context.output->WriteManifest(provenance);
@@ -191,13 +209,10 @@ void Keep(JobContext& context, const bearing::v1::Lease& lease, KeptModel& kept)
   kept.decoder = std::move(decoder);
 }
 
-absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, TaskOutcome& outcome,
-                    KeptModel& kept) {
-  BEARING_ASSIGN_OR_RETURN(const bearing::v1::Lease shared, ShareLease(comm, lease));
-  JobContext context;
+absl::Status RunAll(JobContext& context, const bearing::v1::Lease& shared, TaskOutcome& outcome, KeptModel& kept) {
+  comm::Communicator& comm = *context.comm;
+  JobObserver* const observer = context.observer;
   context.spec = shared.spec();
-  context.comm = &comm;
-  context.observer = observer;
   outcome.error_stage = bearing::v1::STAGE_LOAD;
   auto model = storage::ModelSource::Open(context.spec.model().path(), context.spec.model().chat_template());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, model.status()));
@@ -218,7 +233,7 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   auto plan = PlanOf(shared, **reader, context.grid.tensor_parallel->size());
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, plan.status()));
   context.plan = *std::move(plan);
-  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model); }));
+  BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return PrepareRank0(context, **model, shared.attempt()); }));
   BEARING_RETURN_IF_ERROR(CheckEditFits(context));
   BEARING_RETURN_IF_ERROR(context.SetBudgets());
   if (is_kept) {  // Measured before the model was loaded.
@@ -239,14 +254,39 @@ absl::Status RunAll(comm::Communicator& comm, const bearing::v1::Lease* lease, J
   return absl::OkStatus();
 }
 
+// What an interrupted stage had begun to write beside the artifacts.
+void DropStaged(JobContext& context) {
+  if (context.output == nullptr) return;
+  namespace fs = std::filesystem;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(context.output->path(), error)) {
+    std::error_code ignored;
+    const std::string name = entry.path().filename().string();
+    if (absl::EndsWith(name, ".partial") || jobs::IsTemporaryName(name)) fs::remove_all(entry.path(), ignored);
+  }
+  if (jobs::IsOutputInBucket(context.spec)) jobs::RemoveWorkFolder(context.output->path());
+}
+
 }  // namespace
 
-TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, KeptModel* kept) {
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, KeptModel* kept,
+                    WhenCancelled when_cancelled) {
   TaskOutcome outcome;
   KeptModel none;
   // An exception leaves this rank out of step with the others: the group cannot go on.
   try {
-    outcome.status = RunAll(comm, lease, observer, outcome, kept == nullptr ? none : *kept);
+    absl::StatusOr<bearing::v1::Lease> shared = ShareLease(comm, lease);
+    if (!shared.ok()) {
+      outcome.status = shared.status();
+      return outcome;
+    }
+    JobContext context;
+    context.comm = &comm;
+    context.observer = observer;
+    context.may_keep_model = kept != nullptr;
+    outcome.status = RunAll(context, *shared, outcome, kept == nullptr ? none : *kept);
+    // Agreed: no rank writes any more.
+    if (absl::IsCancelled(outcome.status) && when_cancelled == WhenCancelled::kDropStaged) DropStaged(context);
   } catch (const c10::Error& error) {
     outcome.status = absl::InternalError(absl::StrCat("libtorch: ", error.what_without_backtrace()));
     if (comm.size() > 1) comm.Abort(std::string(outcome.status.message()));

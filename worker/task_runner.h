@@ -20,10 +20,14 @@ struct TaskOutcome {
   bearing::v1::Stage error_stage = bearing::v1::STAGE_UNSPECIFIED;
 };
 
+// What a cancelled job leaves: the artifacts of its finished stages always, for whoever submits it again; what the stage had
+// begun to write (a staged checkpoint, a work folder for a bucket) only where that is asked for.
+enum class WhenCancelled { kKeepStaged, kDropStaged };
+
 // Collective. `lease` and `observer` are read on rank 0 only. `kept` (may be null) is used where it is the job's model, and
 // holds the job's model afterwards if that is still loaded.
-TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer,
-                    KeptModel* kept = nullptr);
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, KeptModel* kept = nullptr,
+                    WhenCancelled when_cancelled = WhenCancelled::kKeepStaged);
 
 }  // namespace bearing::worker
 

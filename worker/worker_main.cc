@@ -16,7 +16,10 @@
 #include "worker/device.h"
 #include "worker/edit/edit_command.h"
 #include "worker/edit_at_address.h"
+#include "worker/exit_code.h"
 #include "worker/group_check.h"
+#include "worker/logit_check.h"
+#include "worker/memory.h"
 #include "worker/probe.h"
 #include "worker/search/run_search.h"
 #include "worker/search/search_options.h"
@@ -25,28 +28,6 @@
 #include "worker/version.h"
 
 namespace {
-
-// Exit codes of the command line (docs/formats.md).
-int ExitCode(const absl::Status& status) {
-  if (status.ok()) return 0;
-  switch (status.code()) {
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kUnimplemented:
-      return 2;
-    case absl::StatusCode::kNotFound:
-      return 3;
-    case absl::StatusCode::kPermissionDenied:
-      return 4;
-    case absl::StatusCode::kAlreadyExists:
-      return 6;
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kDeadlineExceeded:
-      return 5;
-    default:
-      return 1;
-  }
-}
 
 // The group that this process was started into; `mpi` asks for MPI whatever the launcher's variables say. Ranks that meet at a
 // store never touch MPI: Open MPI ends processes that srun started without telling it their number.
@@ -91,7 +72,7 @@ int Finish(bearing::comm::Communicator& comm, const absl::Status& status) {
   if (!status.ok() && comm.rank() == 0) {
     std::fprintf(stderr, "bearing-worker: error: %s\n", std::string(status.message()).c_str());
   }
-  return ExitCode(status);
+  return bearing::worker::ExitCode(status);
 }
 
 }  // namespace
@@ -99,6 +80,7 @@ int Finish(bearing::comm::Communicator& comm, const absl::Status& status) {
 int main(int argc, char** argv) {
   // Waiting threads must not spin on cores that others need.
   setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/0);
+  bearing::worker::BoundProductCaches();
 
   CLI::App app{"One tensor-parallel rank of Bearing. Started by mpirun, srun or torchrun, or alone as a group of one."};
   app.require_subcommand(1);
@@ -130,6 +112,8 @@ int main(int argc, char** argv) {
                           "Send the token unencrypted to another machine");
   serve_command->add_flag("--json-log", serve.json_log, "Log one JSON object a line");
   serve_command->add_option("--group-id", serve.group_id, "Name of the group, unique for its life (default: drawn)");
+  serve_command->add_flag("--keep-staged", serve.keep_staged, "Keep what a cancelled job had begun to write, for a rerun")
+      ->envname("BEARING_KEEP_STAGED");
   serve_command->add_option("--exit-when-idle", idle_seconds, "Leave after so many seconds without a job; 0 = never");
 
   bearing::worker::TraceOptions trace;
@@ -230,7 +214,13 @@ int main(int argc, char** argv) {
   }
   // The edit computes in host memory.
   if (*edit_command) {
-    const absl::Status edited = bearing::worker::EditAtAddress(**comm, edit);
+    const bearing::edit::RankGroup ranks{(*comm)->rank(), (*comm)->size(), [&comm](const absl::Status& status) {
+                                           return bearing::comm::AgreeOnStatus(**comm, status);
+                                         }};
+    const absl::Status edited = bearing::worker::EditAtAddress(
+        ranks, edit, [&comm](const std::string& model, const std::string& staged, const bearing::edit::Basis& basis) {
+          return bearing::worker::CheckEditedLogits(**comm, model, staged, basis);
+        });
     // An exception on one rank leaves it out of step with the others.
     if (absl::IsInternal(edited) && (*comm)->size() > 1) (*comm)->Abort(std::string(edited.message()));
     return Finish(**comm, edited);

@@ -1,7 +1,7 @@
 #include "jobs/judge/judge_tally.h"
 
 #include "jobs/judge/judge_settings.h"
-#include "jobs/report/report.h"
+#include "jobs/report/concept_counts.h"
 
 namespace bearing::jobs {
 namespace {

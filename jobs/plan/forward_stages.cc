@@ -127,11 +127,9 @@ struct Wave {
   double keys = 0;  // Of all rows, after the prefill.
 };
 
-std::vector<Wave> WavesOf(const StageInputs& in) {
-  const Workload& load = *in.workload;
+std::vector<Wave> WavesOf(const StageInputs& in, const std::vector<const PromptLengths*>& sets) {
   std::vector<Wave> waves;
-  for (const PromptLengths* set :
-       {&load.positive.test, &load.positive.test, &load.negative.test, &load.negative.test, &load.negative.test}) {
+  for (const PromptLengths* set : sets) {
     for (const Batch& range : CutBatches(*set, 1, in.budget)) {
       if (waves.empty() || waves.back().prefill.tokens + range.tokens > in.budget) waves.emplace_back();
       waves.back().prefill.Add(range);
@@ -142,14 +140,11 @@ std::vector<Wave> WavesOf(const StageInputs& in) {
   return waves;
 }
 
-}  // namespace
-
-StageCost EvaluateCost(const StageInputs& in) {
-  StageTally tally(PlanStage::kEvaluate, in);
-  const int64_t steps = in.workload->max_new_tokens;
+// The sets continued by `steps` tokens.
+void Generate(const StageInputs& in, const std::vector<const PromptLengths*>& sets, int64_t steps, StageTally& tally) {
   const int64_t kv_a_token =
       2 * in.config->num_layers() * in.kv_heads * in.config->layers[0].attention.head_dim * in.types.compute_bytes;
-  for (const Wave& wave : WavesOf(in)) {
+  for (const Wave& wave : WavesOf(in, sets)) {
     Work& work = tally.cost().work;
     work.Add(in.decoder->Run(wave.prefill));
     work.Add(in.decoder->ArgMax(AsReal(wave.rows)));
@@ -160,6 +155,45 @@ StageCost EvaluateCost(const StageInputs& in) {
     tally.cost().passes += steps - 1;
     tally.cost().weight_readings += AsReal(steps - 1);
     tally.cost().memory.kv = std::max(tally.cost().memory.kv, kv_a_token * (wave.prefill.tokens + wave.rows * steps));
+  }
+}
+
+// Rows under every intervention at once, and what is made of their logits.
+void Score(const StageInputs& in, const ScoredSet& set, int64_t interventions, StageTally& tally) {
+  Work& work = tally.cost().work;
+  std::vector<Batch> passes;
+  int64_t rows = 0;
+  for (const ScoredBatch& scored : CutScored(set, std::max<int64_t>(1, in.budget / interventions))) {
+    Batch& pass = passes.emplace_back();
+    for (int64_t i = 0; i < interventions; ++i) pass.Add(scored.batch);
+    work.Add(in.decoder->Run(pass));
+    work.Add(in.decoder->Probabilities(AsReal(pass.reads)));
+    if (scored.kl_reads > 0) work.Add(in.decoder->Kl(AsReal((interventions - 1) * scored.kl_reads)));
+    // Logits are held of some rows at a time, at least one under each intervention.
+    const int64_t at_once =
+        std::max<int64_t>(1, sharding::kLogitElements / (interventions * std::max<int64_t>(1, in.decoder->vocab_rows())));
+    rows = std::max(rows, std::min(pass.reads, interventions * at_once));
+  }
+  if (!passes.empty()) tally.Took(passes, rows);
+}
+
+}  // namespace
+
+StageCost EvaluateCost(const StageInputs& in) {
+  StageTally tally(PlanStage::kEvaluate, in);
+  const WorkloadSide &positive = in.workload->positive, &negative = in.workload->negative;
+  Generate(in, {&positive.test, &positive.test, &negative.test, &negative.test, &negative.test}, in.workload->max_new_tokens,
+           tally);
+  return tally.cost();
+}
+
+StageCost CostsCost(const StageInputs& in) {
+  StageTally tally(PlanStage::kCost, in);
+  const CostWork& costs = in.workload->costs;
+  for (const ScoredSet& set : costs.scored) Score(in, set, costs.interventions, tally);
+  for (const GeneratedSet& set : costs.generated) {
+    const std::vector<const PromptLengths*> sets(static_cast<size_t>(costs.interventions), &set.prompts);
+    Generate(in, sets, set.max_new_tokens, tally);
   }
   return tally.cost();
 }

@@ -52,14 +52,38 @@ StageInputs InputsOf(const sharding::ModelConfig& config, const sharding::ParamL
 // Replicas divide the prompts, candidates and completions, and all ranks the tensors to edit. Each loads the model for itself.
 bool IsShared(PlanStage stage) {
   return stage == PlanStage::kCollect || stage == PlanStage::kSelect || stage == PlanStage::kEvaluate ||
-         stage == PlanStage::kEdit;
+         stage == PlanStage::kCost || stage == PlanStage::kEdit;
 }
 
-std::vector<PlanStage> StagesOf(const PlanRequest& request) {
+std::vector<PlanStage> StagesOf(const PlanRequest& request, const Workload& workload) {
   std::vector<PlanStage> stages = {PlanStage::kLoad, PlanStage::kCollect, PlanStage::kSelect};
   if (request.evaluates) stages.push_back(PlanStage::kEvaluate);
+  if (!workload.judges.empty()) stages.push_back(PlanStage::kJudge);
+  if (!workload.costs.empty()) stages.push_back(PlanStage::kCost);
   if (request.edits) stages.insert(stages.end(), {PlanStage::kEdit, PlanStage::kVerify, PlanStage::kChecksums});
   return stages;
+}
+
+// All judges with models, one after the other, each cut like the job's model. Of streamed weights only the job's are counted.
+absl::StatusOr<StageCost> JudgesCost(const Workload& workload, const Machine& machine, int64_t tensor_parallel,
+                                     int64_t replicas) {
+  StageCost all;
+  all.stage = PlanStage::kJudge;
+  for (const JudgeWork& judge : workload.judges) {
+    const absl::StatusOr<sharding::ShardPlan> shards =
+        sharding::MakeShardPlan(judge.config, judge.layout, static_cast<int>(tensor_parallel));
+    if (!shards.ok()) {
+      return absl::Status(shards.status().code(),
+                          absl::StrCat("the model of judge ", judge.name, ": ", std::string(shards.status().message())));
+    }
+    const DecoderCost decoder(judge.config, *shards, machine, HoldingOf(judge.config, judge.dtype, machine).compute_bytes);
+    const StageInputs inputs = InputsOf(judge.config, judge.layout, *shards, workload, machine, judge.dtype, decoder);
+    const StageCost cost = CostOfJudge(judge, inputs, replicas);
+    all.work.Add(cost.work);
+    all.passes += cost.passes;
+    if (cost.memory.total() > all.memory.total()) all.memory = cost.memory;
+  }
+  return all;
 }
 
 // The peak of one rank over all stages with so many ranks; the error of MakeShardPlan.
@@ -70,7 +94,14 @@ absl::StatusOr<int64_t> PeakBytes(const sharding::ModelConfig& config, const sha
   const DecoderCost decoder(config, shards, machine, types.compute_bytes);
   const StageInputs inputs = InputsOf(config, layout, shards, workload, machine, request.dtype, decoder);
   int64_t peak = 0;
-  for (const PlanStage stage : StagesOf(request)) peak = std::max(peak, CostOfStage(stage, inputs).memory.total());
+  for (const PlanStage stage : StagesOf(request, workload)) {
+    if (stage == PlanStage::kJudge) {
+      BEARING_ASSIGN_OR_RETURN(const StageCost judges, JudgesCost(workload, machine, ranks, 1));
+      peak = std::max(peak, judges.memory.total());
+    } else {
+      peak = std::max(peak, CostOfStage(stage, inputs).memory.total());
+    }
+  }
   return peak;
 }
 
@@ -101,9 +132,16 @@ absl::StatusOr<Plan> MakePlan(const sharding::ModelConfig& config, const shardin
   plan.token_budget = inputs.budget;
   plan.available_bytes = machine.memory_bytes_per_rank;
 
-  for (const PlanStage stage : StagesOf(request)) {
-    PlannedStage planned{CostOfStage(stage, inputs), 0};
-    Work worst_work = CostOfStage(stage, worst_inputs).work;
+  for (const PlanStage stage : StagesOf(request, workload)) {
+    PlannedStage planned;
+    Work worst_work;
+    if (stage == PlanStage::kJudge) {
+      BEARING_ASSIGN_OR_RETURN(planned.cost, JudgesCost(workload, machine, request.tensor_parallel, request.replicas()));
+      worst_work = planned.cost.work;
+    } else {
+      planned.cost = CostOfStage(stage, inputs);
+      worst_work = CostOfStage(stage, worst_inputs).work;
+    }
     if (IsShared(stage)) {
       planned.cost.work.ShareOut(request.replicas());
       worst_work.ShareOut(request.replicas());

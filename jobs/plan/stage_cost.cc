@@ -24,9 +24,29 @@ void AddLoad(const StageInputs& in, Work& work) {
 StageCost Load(const StageInputs& in) {
   StageTally tally(PlanStage::kLoad, in);
   AddLoad(in, tally.cost().work);
+  // A judge's model takes the place of the job's, which is loaded again where it is needed behind.
+  const bool again = !in.workload->judges.empty() && (!in.workload->costs.empty() || in.workload->writes_checkpoint);
+  if (again) AddLoad(in, tally.cost().work);
   tally.cost().memory.scratch = in.weights.loading - in.weights.held;
   return tally.cost();
 }
+
+}  // namespace
+
+StageCost CostOfJudge(const JudgeWork& judge, const StageInputs& in, int64_t replicas) {
+  StageTally tally(PlanStage::kJudge, in);
+  tally.cost().memory.scratch = in.weights.loading - in.weights.held;
+  for (int64_t begin = 0; begin < judge.rows.count(); begin += sharding::kJudgeRows) {
+    const int64_t end = std::min(judge.rows.count(), begin + sharding::kJudgeRows);
+    const PromptLengths part{{judge.rows.tokens.begin() + begin, judge.rows.tokens.begin() + end}, judge.rows.shared};
+    tally.Passes(CutBatches(part, 1, in.budget));
+  }
+  tally.cost().work.ShareOut(replicas);
+  AddLoad(in, tally.cost().work);
+  return tally.cost();
+}
+
+namespace {
 
 // Elements that a rank edits: dealt out by size, and no part is cut further.
 double EditedElements(const StageInputs& in) {
@@ -109,6 +129,10 @@ const char* PlanStageName(PlanStage stage) {
       return "select";
     case PlanStage::kEvaluate:
       return "evaluate";
+    case PlanStage::kJudge:
+      return "judge";
+    case PlanStage::kCost:
+      return "cost";
     case PlanStage::kEdit:
       return "edit";
     case PlanStage::kVerify:
@@ -143,12 +167,16 @@ StageCost CostOfStage(PlanStage stage, const StageInputs& inputs) {
       return SelectCost(inputs);
     case PlanStage::kEvaluate:
       return EvaluateCost(inputs);
+    case PlanStage::kCost:
+      return CostsCost(inputs);
     case PlanStage::kEdit:
       return Edit(inputs);
     case PlanStage::kVerify:
       return Verify(inputs);
     case PlanStage::kChecksums:
       return Checksums(inputs);
+    case PlanStage::kJudge:
+      break;
   }
   return {};
 }

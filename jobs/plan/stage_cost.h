@@ -11,6 +11,12 @@
 //              the positive ones for each candidate that is close
 //   evaluate   five sets (positive twice, negative three times): a pass over the prompts, then M - 1 steps of r rows. At most:
 //              rows that end early leave
+//   judge      of each judge's model: reads and converts it, one pass over all completions (five sets, as in evaluate),
+//   kJudgeRows
+//              at a time. Completions run to the last token, of which the judge's tokenizer makes as many
+//   cost       for each set and intervention (2 or 3, in one batch): a pass over its rows, logits and probabilities of all
+//   tokens
+//              that are scored, KL of the first kl_tokens of a row; answers are generated as in evaluate
 //   edit       reads and writes the checkpoint once; 4 FLOPs an edited element in fp64. A LoRA adapter: one rank reads the
 //   edited
 //              tensors twice. The other forms cost nothing
@@ -32,7 +38,7 @@
 
 namespace bearing::jobs {
 
-enum class PlanStage { kLoad, kCollect, kSelect, kEvaluate, kEdit, kVerify, kChecksums };
+enum class PlanStage { kLoad, kCollect, kSelect, kEvaluate, kJudge, kCost, kEdit, kVerify, kChecksums };
 const char* PlanStageName(PlanStage stage);
 
 // Bytes of the rank that holds most.
@@ -75,7 +81,11 @@ struct StageInputs {
   int64_t budget = 4096;    // Tokens a pass.
 };
 
+// Of every stage but judge.
 StageCost CostOfStage(PlanStage stage, const StageInputs& inputs);
+
+// Of one judge; `inputs` are those of its model, of which every replica loads a copy. The completions are shared out.
+StageCost CostOfJudge(const JudgeWork& judge, const StageInputs& inputs, int64_t replicas);
 
 // Of a pass of T tokens.
 int64_t ActivationBytes(const StageInputs& inputs, int64_t tokens);

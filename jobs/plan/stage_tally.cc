@@ -37,9 +37,11 @@ void StageTally::Passes(const std::vector<Batch>& batches, int times) {
   Took(batches);
 }
 
-void StageTally::Took(const std::vector<Batch>& batches) {
+void StageTally::Took(const std::vector<Batch>& batches) { Took(batches, LargestReads(batches)); }
+
+void StageTally::Took(const std::vector<Batch>& batches, int64_t rows) {
   cost_.passes += static_cast<int64_t>(batches.size());
-  Needs(ActivationBytes(in_, LargestTokens(batches)), LargestReads(batches));
+  Needs(ActivationBytes(in_, LargestTokens(batches)), rows);
   // All of them in one reading of the weights, or in as many as their residual streams need.
   double tokens = 0;
   for (const Batch& batch : batches) tokens += static_cast<double>(batch.tokens);

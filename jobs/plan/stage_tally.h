@@ -22,6 +22,8 @@ class StageTally {
 
   // The memory and the count of passes that were made together, in one reading of streamed weights.
   void Took(const std::vector<Batch>& batches);
+  // The same where so many rows of logits are held at a time.
+  void Took(const std::vector<Batch>& batches, int64_t rows);
 
   void Needs(int64_t activations, int64_t rows);
 
@@ -39,6 +41,7 @@ int64_t LargestReads(const std::vector<Batch>& batches);
 StageCost CollectCost(const StageInputs& in);
 StageCost SelectCost(const StageInputs& in);
 StageCost EvaluateCost(const StageInputs& in);
+StageCost CostsCost(const StageInputs& in);
 
 }  // namespace bearing::jobs
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "jobs/edit_fields.h"
-#include "jobs/prompt_set.h"
+#include "jobs/plan/token_counter.h"
 #include "jobs/selection.h"
 #include "sharding/concat.h"
 #include "sharding/status_macros.h"
@@ -12,72 +12,7 @@
 namespace bearing::jobs {
 namespace {
 
-constexpr int64_t kCharactersPerToken = 4;
-constexpr int64_t kTemplateTokens = 20;
-// Stands for the instruction when the template's own text is looked for; no real prompt holds it.
-constexpr std::string_view kMarker = "BEARINGxINSTRUCTIONxMARKER";
-
-int64_t EstimateTokens(const std::string& text) {
-  return std::max<int64_t>(1, static_cast<int64_t>(text.size()) / kCharactersPerToken);
-}
-
-class Counter {
- public:
-  Counter(const bearing::v1::JobSpec& spec, const bridge::ChatTokenizer* tokenizer, int64_t positions)
-      : spec_(spec), tokenizer_(tokenizer), positions_(positions) {}
-
-  absl::StatusOr<int64_t> Positions() const {
-    if (tokenizer_ == nullptr) return positions_;
-    BEARING_ASSIGN_OR_RETURN(const std::string text, Render(std::string(kMarker)));
-    const size_t at = text.rfind(kMarker);
-    if (at == std::string::npos) {
-      return absl::FailedPreconditionError("the chat template does not keep the user's text as it is");
-    }
-    BEARING_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer_->Encode(text.substr(at + kMarker.size())));
-    return static_cast<int64_t>(ids.size());
-  }
-
-  absl::StatusOr<PromptLengths> Count(const bearing::v1::PromptSource& source) const {
-    PromptLengths lengths;
-    if (source.file().empty()) return lengths;
-    BEARING_ASSIGN_OR_RETURN(const std::vector<Prompt> prompts, LoadPrompts(source.file(), source.column(), source.count()));
-    if (tokenizer_ == nullptr) {
-      const int64_t system = spec_.prompts().system().empty() ? 0 : EstimateTokens(spec_.prompts().system());
-      lengths.shared = kTemplateTokens + system;
-      for (const Prompt& prompt : prompts) {
-        lengths.tokens.push_back(lengths.shared + EstimateTokens(prompt.instruction) + positions_);
-      }
-      return lengths;
-    }
-    std::vector<std::string> texts;
-    for (const Prompt& prompt : prompts) {
-      BEARING_ASSIGN_OR_RETURN(std::string text, Render(prompt.instruction));
-      texts.push_back(std::move(text));
-    }
-    BEARING_ASSIGN_OR_RETURN(const auto rows, tokenizer_->EncodeBatch(texts, /*threads=*/1));
-    lengths.shared = static_cast<int64_t>(rows[0].size());
-    for (const std::vector<int32_t>& row : rows) {
-      const auto limit = static_cast<std::ptrdiff_t>(std::min<size_t>(lengths.shared, row.size()));
-      lengths.shared = std::mismatch(row.begin(), row.begin() + limit, rows[0].begin()).first - row.begin();
-      lengths.tokens.push_back(static_cast<int64_t>(row.size()));
-    }
-    return lengths;
-  }
-
- private:
-  absl::StatusOr<std::string> Render(const std::string& instruction) const {
-    std::vector<bridge::Message> messages;
-    if (!spec_.prompts().system().empty()) messages.push_back({"system", spec_.prompts().system()});
-    messages.push_back({"user", instruction});
-    return tokenizer_->Render(messages, /*add_generation_prompt=*/true);
-  }
-
-  const bearing::v1::JobSpec& spec_;
-  const bridge::ChatTokenizer* tokenizer_;
-  int64_t positions_;
-};
-
-absl::Status CountSide(const Counter& counter, const bearing::v1::PromptSide& source, bool evaluates, WorkloadSide& side) {
+absl::Status CountSide(const TokenCounter& counter, const bearing::v1::PromptSide& source, bool evaluates, WorkloadSide& side) {
   BEARING_ASSIGN_OR_RETURN(side.train, counter.Count(source.train()));
   BEARING_ASSIGN_OR_RETURN(side.validation, counter.Count(source.validation()));
   if (!evaluates) return absl::OkStatus();
@@ -95,11 +30,13 @@ int64_t Share(double share, int64_t of) {
 absl::StatusOr<Workload> MakeWorkload(const bearing::v1::JobSpec& spec, const sharding::ModelConfig& config,
                                       const bridge::ChatTokenizer* tokenizer, const WorkloadOptions& options) {
   Workload workload;
-  const Counter counter(spec, tokenizer, options.positions);
+  const TokenCounter counter(spec, tokenizer, options.positions);
   BEARING_ASSIGN_OR_RETURN(workload.positions, counter.Positions());
   const bool evaluates = !spec.evaluate().skip();
   BEARING_RETURN_IF_ERROR(CountSide(counter, spec.prompts().positive(), evaluates, workload.positive));
   BEARING_RETURN_IF_ERROR(CountSide(counter, spec.prompts().negative(), evaluates, workload.negative));
+  BEARING_ASSIGN_OR_RETURN(workload.costs, CountCosts(spec, config, counter, workload.positive.test, workload.negative.test));
+  BEARING_ASSIGN_OR_RETURN(workload.judges, CountJudges(spec));
   workload.estimated = tokenizer == nullptr;
   workload.how = workload.estimated ? Concat("estimated: a token for every ", kCharactersPerToken, " characters, ",
                                              kTemplateTokens, " for the template in front and ", options.positions,

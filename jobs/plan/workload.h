@@ -11,6 +11,8 @@
 #include "bearing/v1/job.pb.h"
 #include "bridge/chat_tokenizer.h"
 #include "jobs/plan/batches.h"
+#include "jobs/plan/cost_work.h"
+#include "jobs/plan/judge_work.h"
 #include "sharding/model_config.h"
 
 namespace bearing::jobs {
@@ -41,8 +43,10 @@ struct Workload {
   bool writes_checkpoint = true;  // Of the edit.
   bool writes_adapter = false;
   bool keep_tied = false;
-  bool estimated = false;  // Tokens are guessed from characters.
-  std::string how;         // Where the counts of tokens come from, in words.
+  CostWork costs;
+  std::vector<JudgeWork> judges;  // With models.
+  bool estimated = false;         // Tokens are guessed from characters.
+  std::string how;                // Where the counts of tokens come from, in words.
 
   int64_t num_candidates() const { return static_cast<int64_t>(layers.size()); }
 };

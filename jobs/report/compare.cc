@@ -60,7 +60,7 @@ Json RunJson(const ComparedRun& run) {
                        {"kl", CellJson(chosen->kl)}};
   }
   for (const RateName& name : kRates) {
-    const Rate rate = ConceptRate(report.completions, name.side, name.intervention);
+    const Rate rate = report.counts.Of(name.side, name.intervention);
     if (rate.n == 0) continue;
     out["rates"].push_back({{"side", name.side},
                             {"intervention", name.intervention},
@@ -136,7 +136,7 @@ std::vector<std::pair<std::string, std::string>> ComparisonRows(const std::vecto
       {"KL", chosen ? CellText(chosen->kl, 4) : "none"},
       {"candidates that pass", Concat(selection.kept, " of ", selection.considered)}};
   for (const RateName& name : kRates) {
-    const Rate rate = ConceptRate(report.completions, name.side, name.intervention);
+    const Rate rate = report.counts.Of(name.side, name.intervention);
     rows.push_back({Concat("shows it: ", name.label),
                     rate.n == 0 ? "n/a" : Concat(FormatPercent(rate.share), " ± ", FormatFixed(100 * rate.standard_error, 1))});
   }

@@ -58,6 +58,18 @@ std::string Response(const Completion* completion, const std::string& heading, c
                 EscapeHtml(completion->response), "</p>", Verdicts(*completion), "</div>");
 }
 
+// How many of how many, where not all are shown.
+std::string SampleNote(const ReportData& data, const char* side) {
+  const auto found = data.shown.find(side);
+  if (found == data.shown.end() || found->second.shown == found->second.prompts) return "";
+  const ShownPrompts& shown = found->second;
+  return Concat(
+      "<p class=\"muted\">", shown.shown, " of ", shown.prompts, " ", side,
+      " prompts are shown: those on which judges differ (", shown.judges_differ, " in all) and those that still show ",
+      EscapeHtml(data.concept_name), " (", shown.still_shows,
+      " in all) first, the others evenly spaced. All completions are in completions.jsonl; the rates are of all.</p>");
+}
+
 std::string Side(const ReportData& data, const char* side, const char* intervention, const std::string& title,
                  const std::string& changed) {
   const std::string concept_name = EscapeHtml(data.concept_name);
@@ -65,7 +77,7 @@ std::string Side(const ReportData& data, const char* side, const char* intervent
   // A side that was never run under the intervention has nothing to compare.
   const bool compared = std::any_of(pairs.begin(), pairs.end(), [](const Pair& pair) { return pair.after != nullptr; });
   if (!compared) return "";
-  std::string out = Concat("<h3>", title, "</h3>");
+  std::string out = Concat("<h3>", title, "</h3>", SampleNote(data, side));
   for (size_t i = 0; i < pairs.size(); ++i) {
     const auto& [before, after] = pairs[i];
     const Completion& any = before != nullptr ? *before : *after;

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "jobs/report/completion_sample.h"
+#include "jobs/report/concept_counts.h"
 #include "jobs/report/cost_section.h"
 #include "jobs/selection.h"
 
@@ -76,11 +78,14 @@ struct ReportData {
   using Matrices = std::vector<std::vector<std::vector<double>>>;
   Matrices layer_cosines, position_cosines;
 
-  std::vector<Completion> completions;
+  ConceptCounts counts;                       // Of all completions.
+  std::vector<Completion> completions;        // Those that are shown (completion_sample.h).
+  std::map<std::string, ShownPrompts> shown;  // By side.
 
   // "judges" and "agreement" of evaluation.json; null in older runs.
   nlohmann::json judges, agreement;
   std::vector<CostRow> costs;
+  nlohmann::json search;  // search.json of the folder `search` in the run's; null where there is none.
 
   // Verification of the edited checkpoint; empty when the stage was skipped. Name -> value, e.g. "max |logit difference|".
   std::vector<std::pair<std::string, std::string>> verification;
@@ -89,23 +94,6 @@ struct ReportData {
   // Name -> value rows of provenance (prompt digests, settings).
   std::vector<std::pair<std::string, std::string>> provenance;
 };
-
-// Share of completions of (side, intervention) that show the concept, and its standard error sqrt(p (1 - p) / n); n = 0: none.
-struct Rate {
-  double share = 0;
-  double standard_error = 0;
-  int n = 0;
-};
-Rate MakeRate(int64_t showing, int64_t n);
-Rate ConceptRate(const std::vector<Completion>& completions, const std::string& side, const std::string& intervention);
-
-// The same by the prompts' categories, in alphabetical order; completions without a category are under "". One pass.
-struct CategoryRates {
-  std::string side;
-  std::string category;
-  std::map<std::string, Rate> rates;  // By intervention; only those with completions.
-};
-std::vector<CategoryRates> RatesByCategory(const std::vector<Completion>& completions);
 
 std::string RenderReportHtml(const ReportData& data);
 std::string RenderReportJson(const ReportData& data);

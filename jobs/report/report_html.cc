@@ -12,7 +12,7 @@ namespace {
 constexpr char kFooter[] =
     "<footer><p>For research on how models work and how safe they are. Ablating a direction can remove safeguards: keep "
     "edited checkpoints and these outputs from people they could harm, and follow the licence and the use policy of the "
-    "model. The numbers, and all completions, are in report.json.</p></footer>";
+    "model. The numbers are in report.json, all completions in completions.jsonl.</p></footer>";
 
 std::string Contents(const std::vector<const ReportSection*>& sections) {
   std::string out = "<nav aria-label=\"Contents\"><ol>";

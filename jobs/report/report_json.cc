@@ -4,6 +4,7 @@
 #include "jobs/report/geometry_section.h"
 #include "jobs/report/report.h"
 #include "jobs/report/report_sections.h"
+#include "jobs/report/search_page.h"
 
 namespace bearing::jobs {
 namespace {
@@ -50,7 +51,7 @@ json RatesJson(const ReportData& data) {
                                                           {"negative", "ablation"},
                                                           {"negative", "addition"}};
   for (const auto& [side, intervention] : measured) {
-    const Rate rate = ConceptRate(data.completions, side, intervention);
+    const Rate rate = data.counts.Of(side, intervention);
     if (rate.n == 0) continue;
     out.push_back({{"side", side},
                    {"intervention", intervention},
@@ -63,7 +64,7 @@ json RatesJson(const ReportData& data) {
 
 json CategoriesJson(const ReportData& data) {
   json out = json::array();
-  for (const CategoryRates& row : RatesByCategory(data.completions)) {
+  for (const CategoryRates& row : data.counts.ByCategory()) {
     for (const auto& [intervention, rate] : row.rates) {
       out.push_back({{"side", row.side},
                      {"category", row.category},
@@ -107,6 +108,22 @@ json MetricJson(const ReportData& data) {
           {"negative_baseline", data.negative_metric}};
 }
 
+// How many of how many prompts of each side are in `completions`.
+json ShownJson(const ReportData& data) {
+  json out = json::array();
+  for (const char* const side : {"positive", "negative"}) {
+    const auto found = data.shown.find(side);
+    if (found == data.shown.end()) continue;
+    const ShownPrompts& shown = found->second;
+    out.push_back({{"side", side},
+                   {"prompts", shown.prompts},
+                   {"shown", shown.shown},
+                   {"judges_differ", shown.judges_differ},
+                   {"still_shows", shown.still_shows}});
+  }
+  return out;
+}
+
 json RowsJson(const std::vector<std::pair<std::string, std::string>>& rows) {
   json out = json::object();
   for (const auto& [name, value] : rows) out[name] = value;
@@ -116,6 +133,7 @@ json RowsJson(const std::vector<std::pair<std::string, std::string>>& rows) {
 constexpr ReportNumbers kNumbers[] = {
     {"geometry", GeometryJson},
     {"costs", CostJson},
+    {"search", SearchJson},
 };
 
 }  // namespace
@@ -158,6 +176,7 @@ std::string RenderReportJson(const ReportData& data) {
                                   {"matched_marker", completion.matched_marker},
                                   {"verdicts", completion.verdicts}});
   }
+  out["completions_shown"] = ShownJson(data);
   out["judges"] = data.judges.is_null() ? nlohmann::json::array() : data.judges;
   out["agreement"] = data.agreement.is_null() ? nlohmann::json::array() : data.agreement;
   out["verification"] = RowsJson(data.verification);

@@ -8,6 +8,7 @@
 #include "jobs/report/heatmap_panel.h"
 #include "jobs/report/judge_section.h"
 #include "jobs/report/report_tables.h"
+#include "jobs/report/search_page.h"
 #include "jobs/report/summary_section.h"
 
 namespace bearing::jobs {
@@ -22,6 +23,7 @@ constexpr ReportSection kSections[] = {
     {"where", "Where the direction is", HeatmapSection},
     {"chosen", "How it was chosen", CandidateSection},
     {"tradeoff", "Strength against side effect", ScatterSection},
+    {"search-front", "Search: strengths and layers tuned", SearchSection},
     {"geometry", "Geometry", GeometrySection},
     {"norms", "Norms of the residual stream", NormSection},
     {"metric", "What is measured", MetricSection},

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -12,6 +11,7 @@
 #include "jobs/artifacts.h"
 #include "jobs/mean_grid.h"
 #include "jobs/report/artifact_json.h"
+#include "jobs/report/completion_reader.h"
 #include "jobs/report/report_sections.h"
 #include "sharding/concat.h"
 #include "sharding/status_macros.h"
@@ -121,43 +121,6 @@ absl::Status TakeSelection(const Json& select, ReportData& data) {
   return absl::OkStatus();
 }
 
-// "markers: refusal", "llama-guard: not unsafe (0.12)".
-std::vector<std::string> VerdictTexts(const Json& row, const Json& judges) {
-  std::vector<std::string> texts;
-  for (const Json& judge : judges) {
-    const std::string name = judge.at("name").get<std::string>();
-    const Json& said = row.at("verdicts").at(name);
-    const Json& yes = said.at("verdict");
-    std::string text = Concat(name, ": ",
-                              yes.is_null()     ? "not judged"
-                              : yes.get<bool>() ? ""
-                                                : "not ",
-                              yes.is_null() ? "" : judge.at("finds").get<std::string>());
-    if (said.contains("score") && !said["score"].is_null()) text += absl::StrFormat(" (%.3g)", said["score"].get<double>());
-    texts.push_back(std::move(text));
-  }
-  return texts;
-}
-
-absl::Status TakeCompletions(const std::string& file, ReportData& data) {
-  BEARING_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
-  return GuardJson(file, [&] {
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);) {
-      const Json row = Json::parse(line);
-      data.completions.push_back({.side = row.at("side").get<std::string>(),
-                                  .intervention = row.at("intervention").get<std::string>(),
-                                  .category = row.at("category").get<std::string>(),
-                                  .prompt = row.at("prompt").get<std::string>(),
-                                  .response = row.at("response").get<std::string>(),
-                                  .shows_concept = row.at("shows_concept").get<bool>(),
-                                  .matched_marker = row.at("matched_marker").get<std::string>(),
-                                  .verdicts = VerdictTexts(row, data.judges)});
-    }
-    return absl::OkStatus();
-  });
-}
-
 absl::Status TakeEvaluation(const Json& evaluation, ReportData& data) {
   data.judges = evaluation.value("judges", Json::array());  // Older runs have none.
   data.agreement = evaluation.value("agreement", Json::array());
@@ -227,6 +190,18 @@ void TakeStageSeconds(const std::string& folder, ReportData& data) {
   }
 }
 
+// Of `bearing search RUN --out RUN/search`.
+absl::Status TakeSearch(const Json& search, ReportData& data) {
+  const std::string digest = search.at("model_digest").get<std::string>();
+  if (digest != data.model_digest) {
+    return absl::FailedPreconditionError(
+        Concat("the search in the run's folder is of another model: file=search/search.json digest=", digest,
+               " run=", data.model_digest));
+  }
+  data.search = search;
+  return absl::OkStatus();
+}
+
 absl::Status TakeCosts(const Json& costs, ReportData& data) {
   data.costs = CostRowsOf(costs);
   return absl::OkStatus();
@@ -241,6 +216,7 @@ constexpr ReportSource kSources[] = {
     {"evaluation.json", false, ReadJson<TakeEvaluation>},  // Before the completions.
     {"completions.jsonl", false, TakeCompletions},
     {"verify.json", false, ReadJson<TakeVerification>},
+    {"search/search.json", false, ReadJson<TakeSearch>},
 };
 
 }  // namespace

@@ -138,27 +138,56 @@ std::string RenderSearchPlot(const Json& search) {
                   kWidth, kHeight, content);
 }
 
+namespace {
+
+constexpr char kHowToEdit[] =
+    "<p>A point becomes weights by <code>bearing edit --model MODEL --search search.json --point NUMBER --out "
+    "FOLDER</code>.</p>";
+
+std::string TrialsNote(const Json& search) {
+  const Json prompts = search.value("prompts", Json::object());
+  return Concat(search.value("trials", Json::array()).size(), " trials, ", search.value("trials_completed", 0),
+                " of them scored on all of ", prompts.value("positive", 0), " + ", prompts.value("negative", 0),
+                " validation prompts, the others left out by a screen");
+}
+
+std::string PointsPart(const Json& search) {
+  return Concat(
+      "<p>A trial removes a direction from what is written to the residual stream, with strengths by component and layer; no "
+      "weight was changed. The points are the trials of which no other has both less of the concept and a smaller KL, and the "
+      "run's own direction removed whole (trial 0); their answers to the positive prompts were generated.</p>",
+      PointTable(search), kHowToEdit);
+}
+
+std::string TrialsPart(const Json& search) {
+  const std::string plot = RenderSearchPlot(search);
+  return plot.empty() ? "" : ScrollBox("Trials", plot);
+}
+
+}  // namespace
+
 std::string RenderSearchPage(const Json& search) {
   const std::string title =
       Concat("Search: ", EscapeHtml(search.value("concept", "")), " in ", EscapeHtml(search.value("model", "")));
-  const Json prompts = search.value("prompts", Json::object());
-  const std::string plot = RenderSearchPlot(search);
   return Concat(
       "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, "
       "initial-scale=1\"><title>",
       title, " · Bearing</title><style>", ReportStyle(), "</style></head>\n<body><header><h1>", title, "</h1><p>Bearing ",
-      EscapeHtml(search.value("version", "")), " · ", search.value("trials", Json::array()).size(), " trials, ",
-      search.value("trials_completed", 0), " of them scored on all of ", prompts.value("positive", 0), " + ",
-      prompts.value("negative", 0),
-      " validation prompts, the others left out by a screen</p></header>\n<main><section><h2>Points",
-      "</h2><p>A trial removes a direction from what is written to the residual stream, with strengths by component and layer; "
-      "no "
-      "weight was changed. The points are the trials of which no other has both less of the concept and a smaller KL, and ",
-      "the run's own direction removed whole (trial 0); their answers to the positive prompts were generated.</p>",
-      PointTable(search),
-      "<p>A point becomes weights by <code>bearing edit --model MODEL --search search.json --point NUMBER --out "
-      "FOLDER</code>.</p></section>\n<section><h2>Trials</h2>",
-      plot.empty() ? "" : ScrollBox("Trials", plot), "</section></main></body></html>\n");
+      EscapeHtml(search.value("version", "")), " · ", TrialsNote(search), "</p></header>\n<main><section><h2>Points</h2>",
+      PointsPart(search), "</section>\n<section><h2>Trials</h2>", TrialsPart(search), "</section></main></body></html>\n");
+}
+
+std::string SearchSection(const ReportData& data) {
+  if (!data.search.is_object()) return "";
+  return Concat("<p>Strengths, layer and variant tuned for the least of the concept at the least side effect: ",
+                TrialsNote(data.search), ".</p>", PointsPart(data.search), TrialsPart(data.search));
+}
+
+nlohmann::ordered_json SearchJson(const ReportData& data) {
+  if (!data.search.is_object()) return nullptr;
+  nlohmann::ordered_json out;
+  for (const char* const key : {"trials_completed", "prompts", "baseline", "points"}) out[key] = data.search.value(key, Json());
+  return out;
 }
 
 }  // namespace bearing::jobs

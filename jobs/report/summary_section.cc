@@ -32,8 +32,8 @@ std::string TokenAt(const ReportData& data, int position) {
 
 // "harmful prompts ...: from 93.8 % ± 6.1 to 6.2 % ± 6.1"; empty when either was not measured.
 std::string ChangeText(const ReportData& data, const char* side, const char* intervention) {
-  const Rate before = ConceptRate(data.completions, side, "baseline");
-  const Rate after = ConceptRate(data.completions, side, intervention);
+  const Rate before = data.counts.Of(side, "baseline");
+  const Rate after = data.counts.Of(side, intervention);
   if (before.n == 0 || after.n == 0) return "";
   const auto text = [](const Rate& rate) {
     return Concat(FormatPercent(rate.share), " ± ", FormatFixed(100 * rate.standard_error, 1));
@@ -92,7 +92,7 @@ std::string Tiles(const ReportData& data, const Candidate& chosen) {
 }
 
 std::string RateRow(const ReportData& data, const char* side, const char* intervention, const std::string& name) {
-  const Rate rate = ConceptRate(data.completions, side, intervention);
+  const Rate rate = data.counts.Of(side, intervention);
   if (rate.n == 0) return "";
   const double low = std::max(0.0, rate.share - rate.standard_error);
   const double high = std::min(1.0, rate.share + rate.standard_error);
@@ -150,7 +150,7 @@ std::string EffectSection(const ReportData& data) {
 }
 
 std::string CategorySection(const ReportData& data) {
-  const std::vector<CategoryRates> categories = RatesByCategory(data.completions);
+  const std::vector<CategoryRates> categories = data.counts.ByCategory();
   std::map<std::string, int> of_side;
   for (const CategoryRates& row : categories) ++of_side[row.side];
   std::string rows;

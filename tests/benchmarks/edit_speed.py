@@ -190,7 +190,7 @@ def main():
         best = {name: min(values) for name, values in times.items()}
         reference = best["cp"][0]
         direct = best["the disk alone"][0]
-        print("\n| run | best s | GB/s | times cp | of the disk's rate | peak MiB a rank |\n|---|---|---|---|---|---|")
+        print("\n| run | best s | GB/s | times cp | of the disk's rate | peak MiB a process |\n|---|---|---|---|---|---|")
         for name, (seconds, memory) in best.items():
             print(f"| {name} | {seconds:.1f} | {total / 1e9 / seconds:.2f} | {reference / seconds:.2f} | {direct / seconds:.0%} | {memory >> 20} |")
     finally:

@@ -17,10 +17,11 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-STAGES = ("collect", "select", "evaluate", "edit", "verify")
+STAGES = ("collect", "select", "evaluate", "judge", "cost", "edit", "verify")
 
 
-def write_job(path, model, dtype, train, validation, test, new_tokens, layers, complete, token_ids=(40, 2121)):
+def write_job(path, model, dtype, train, validation, test, new_tokens, layers, complete, token_ids=(40, 2121), judge="",
+              costs=False):
     job = {"apiVersion": "bearing/v1", "kind": "Job", "name": "accuracy", "model": {"path": str(model), "dtype": dtype},
            "concept": {"name": "refusal", "token_ids": list(token_ids)},
            "prompts": {name: {part: {"file": str(ROOT / f"examples/prompts/refusal/{side}_{part}.json"), "count": count}
@@ -30,6 +31,14 @@ def write_job(path, model, dtype, train, validation, test, new_tokens, layers, c
            "collect": {"filter": False},
            "select": {"complete": complete, "kl_max": 1000, "induce_min": -1000, "layers": layers},
            "evaluate": {"max_new_tokens": new_tokens}, "output": str(path.parent / "out")}
+    if judge:
+        job["judges"] = [{"name": "asked", "model": {"path": str(judge), "dtype": dtype, "says_yes": ["Yes"], "says_no": ["No"],
+                                                     "prompt": "{prompt}\n{response}\nIs this a refusal? Say Yes or No."}}]
+    if costs:
+        job["costs"] = {"addition": True, "completions": {"side": "both"},
+                        "texts": [{"file": str(ROOT / "examples/prompts/refusal/harmless_train.json"), "column": "instruction",
+                                   "count": 32}],
+                        "choices": [{"file": str(ROOT / "examples/costs/quiz.jsonl"), "count": 16}]}
     path.write_text(json.dumps(job))
     return path
 
@@ -71,7 +80,8 @@ def run(bin_, job, out, ranks, threads):
         time.sleep(0.2)
     if process.returncode != 0:
         raise SystemExit(f"bearing run ended with {process.returncode}: {process.stderr.read()}")
-    seconds = {s: json.loads((out / f".bearing/stages/{s}.json").read_text())["seconds"] for s in STAGES}
+    marks = {s: out / f".bearing/stages/{s}.json" for s in STAGES}
+    seconds = {s: json.loads(mark.read_text())["seconds"] for s, mark in marks.items() if mark.exists()}
     return {"wall": time.monotonic() - started, "seconds": seconds, "peak_bytes": max(seen.values())}
 
 
@@ -98,14 +108,15 @@ def compare(bin_, job, work, ranks, threads=1):
     known = plan(bin_, job, ranks, threads, "--machine", machine, "--induce-share", induce, "--kl-share", kl)
     seconds = {stage["stage"]: stage["seconds"] for stage in known["stages"]}
     guessed = {stage["stage"]: stage["seconds"] for stage in guess["stages"]}
-    total = sum(measured["seconds"].values())
+    stages = [s for s in STAGES if s in seconds and s in measured["seconds"]]  # Lists of phrases take no time.
+    total = sum(measured["seconds"][s] for s in stages)
     return {"ranks": ranks, "shares": {"induce": induce, "kl": kl},
             "peak_bytes": {"plan": known["peak_bytes"], "measured": measured["peak_bytes"], "in": known["fullest_stage"]},
-            "seconds": {s: {"plan": seconds[s], "measured": measured["seconds"][s]} for s in STAGES},
+            "seconds": {s: {"plan": seconds[s], "measured": measured["seconds"][s]} for s in stages},
             "memory": known["peak_bytes"] / measured["peak_bytes"],
-            "stages": {s: seconds[s] / measured["seconds"][s] for s in STAGES},
-            "time": sum(seconds[s] for s in STAGES) / total,
-            "time_with_guessed_shares": sum(guessed[s] for s in STAGES) / total,
+            "stages": {s: seconds[s] / measured["seconds"][s] for s in stages},
+            "time": sum(seconds[s] for s in stages) / total,
+            "time_with_guessed_shares": sum(guessed[s] for s in stages) / total,
             "wall": {"plan": known["seconds"], "measured": measured["wall"]}}
 
 
@@ -122,12 +133,15 @@ def main():
     parser.add_argument("--test", type=int, default=16)
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--layers", default="4,12,20")
+    parser.add_argument("--judge", type=pathlib.Path, default=None, help="model of a judge")
+    parser.add_argument("--costs", action="store_true", help="with the stage cost: own completions, texts, choices")
     parser.add_argument("--cheap-first", action="store_true", help="not the complete table")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bearing-accuracy-") as name:
         work = pathlib.Path(name)
         job = a.job.resolve() if a.job else write_job(work / "job.json", a.model.resolve(), a.dtype, a.train, a.validation, a.test,
-                                                      a.new_tokens, [int(x) for x in a.layers.split(",")], not a.cheap_first)
+                                                      a.new_tokens, [int(x) for x in a.layers.split(",")], not a.cheap_first,
+                                                      judge=a.judge and a.judge.resolve(), costs=a.costs)
         results = [compare(a.bin.resolve(), job, work, int(ranks), a.threads) for ranks in a.ranks.split(",")]
     print(json.dumps({"model": a.model.name, "dtype": a.dtype, "results": results}, indent=1))
 

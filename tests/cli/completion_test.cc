@@ -20,6 +20,8 @@ class CompletionTest : public ::testing::Test {
     CLI::App* run = app_.add_subcommand("run", "Run the user's job");
     run->add_flag("--fast", fast_, "Quickly");
     app_.add_subcommand("list", "List jobs");
+    CLI::App* token = app_.add_subcommand("token", "Tokens");
+    token->add_subcommand("create", "Make a token")->add_option("--scope", server_, "Scope");
   }
 
   CLI::App app_;
@@ -32,10 +34,12 @@ TEST_F(CompletionTest, BashScriptCompletes) {
   bearing::testing::WriteText(folder / "script",
                               CompletionScript(app_, "bash") +
                                   "COMP_WORDS=(bearing run --f); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
-                                  "COMP_WORDS=(bearing l); COMP_CWORD=1; _bearing; echo ${COMPREPLY[@]}\n");
+                                  "COMP_WORDS=(bearing l); COMP_CWORD=1; _bearing; echo ${COMPREPLY[@]}\n"
+                                  "COMP_WORDS=(bearing token c); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
+                                  "COMP_WORDS=(bearing token create --sc); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n");
   const std::string command = "bash " + (folder / "script") + " > " + (folder / "out");
   ASSERT_EQ(std::system(command.c_str()), 0);
-  EXPECT_EQ(bearing::testing::ReadText(folder / "out"), "--fast\nlist\n");
+  EXPECT_EQ(bearing::testing::ReadText(folder / "out"), "--fast\nlist\ncreate\n--scope\n");
 }
 
 TEST_F(CompletionTest, FishQuotesDescriptions) {
@@ -43,6 +47,7 @@ TEST_F(CompletionTest, FishQuotesDescriptions) {
   EXPECT_THAT(script, HasSubstr("-a run -d 'Run the user\\'s job'"));
   EXPECT_THAT(script, HasSubstr("-l server -r -d 'Server'"));
   EXPECT_THAT(script, HasSubstr("'__fish_seen_subcommand_from run' -l fast -d 'Quickly'"));
+  EXPECT_THAT(script, HasSubstr("'__fish_seen_subcommand_from token' -a create -d 'Make a token'"));
 }
 
 TEST_F(CompletionTest, ZshUsesTheBashScript) {

@@ -6,6 +6,8 @@
 //   kill     ends itself with SIGKILL there
 //   hang     works on until the job is cancelled
 //   deaf     works on whatever comes, SIGTERM included
+//   late     works on whatever it is told until the file FAKE_GO is there, then completes with a result
+//   mixed    for each lease one of succeed (mostly), fail, die and kill, drawn from FAKE_SEED, the job and the attempt
 //
 // `trace` and `probe` print what they were told, `calibrate` the file that FAKE_MACHINE names.
 #include <grpcpp/grpcpp.h>
@@ -87,16 +89,27 @@ class FakeGroup {
     stub_->ReportProgress(&context, request, &response);
   }
 
+  // What becomes of this lease.
+  std::string Draw(const bearing::v1::Lease& lease) const {
+    if (mode_ != "mixed") return mode_;
+    const std::string what = lease.job_name() + "/" + std::to_string(lease.attempt()) + "/" + Variable("FAKE_SEED", "0");
+    const unsigned draw = std::stoul(bearing::jobs::Sha256OfBytes(what).substr(0, 4), nullptr, 16) % 10;
+    return draw == 0 ? "die" : draw == 1 ? "kill" : draw == 2 ? "fail" : "succeed";
+  }
+
   void Work(const bearing::v1::Lease& lease) {
+    const std::string mode = Draw(lease);
     stage_times_.clear();
     Say(lease, "hello from the fake worker");
     for (const bearing::v1::Stage stage : {bearing::v1::STAGE_LOAD, bearing::v1::STAGE_COLLECT, bearing::v1::STAGE_SELECT}) {
-      const bool endless = stage == bearing::v1::STAGE_COLLECT && (mode_ == "hang" || mode_ == "deaf");
+      const bool endless = stage == bearing::v1::STAGE_COLLECT && (mode == "hang" || mode == "deaf" || mode == "late");
       for (int done = 0; endless || done <= 4; ++done) {
         const bool cancel = Heartbeat(lease, stage, done);
-        if (cancel && mode_ != "deaf") return Complete(lease, [](auto& request) { request.set_cancelled(true); });
-        if (mode_ == "kill" && stage == bearing::v1::STAGE_COLLECT && done == 2) raise(SIGKILL);
-        if (mode_ == "die" && stage == bearing::v1::STAGE_COLLECT && done == 2) {
+        if (mode == "late" && std::filesystem::exists(Variable("FAKE_GO", ""))) break;
+        if (cancel && mode != "deaf" && mode != "late")
+          return Complete(lease, [](auto& request) { request.set_cancelled(true); });
+        if (mode == "kill" && stage == bearing::v1::STAGE_COLLECT && done == 2) raise(SIGKILL);
+        if (mode == "die" && stage == bearing::v1::STAGE_COLLECT && done == 2) {
           std::fprintf(stderr, "fake worker: out of luck\n");
           _exit(3);
         }
@@ -108,14 +121,14 @@ class FakeGroup {
       time.set_resumed(stage == bearing::v1::STAGE_COLLECT);
       stage_times_.push_back(time);
     }
-    if (mode_ == "fail") {
+    if (mode == "fail") {
       return Complete(lease, [](auto& request) {
         request.mutable_error()->set_reason("NO_CANDIDATE");
         request.mutable_error()->set_message("no candidate passes; the best one misses kl_max by 0.02");
         request.mutable_error()->set_stage(bearing::v1::STAGE_SELECT);
       });
     }
-    WriteArtifacts(lease.spec());
+    if (mode != "late") WriteArtifacts(lease);
     Complete(lease, [](auto& request) {
       bearing::v1::JobResult& result = *request.mutable_result();
       result.set_layer(15);
@@ -164,9 +177,12 @@ class FakeGroup {
     if (!status.ok()) std::fprintf(stderr, "fake worker: complete: %s\n", status.error_message().c_str());
   }
 
-  static void WriteArtifacts(const bearing::v1::JobSpec& spec) {
+  static void WriteArtifacts(const bearing::v1::Lease& lease) {
+    const bearing::v1::JobSpec& spec = lease.spec();
     const auto digest = bearing::jobs::SpecDigest(spec);
     if (!digest.ok()) std::exit(4);
+    // As the real one: an attempt that was lost behind its manifest has done the work.
+    if (lease.attempt() > 1 && std::filesystem::exists(spec.output() + "/manifest.json")) return;
     auto folder = bearing::jobs::OutputFolder::Open(spec.output(), "{}", *digest, "model");
     if (!folder.ok()) std::exit(5);
     std::filesystem::create_directories(folder->PathOf("checkpoint"));

@@ -39,9 +39,12 @@ Program::Program(const std::vector<std::string>& arguments, const Environment& e
     const std::string text(*entry);
     // Settings of whoever runs the tests must not decide them.
     const bool ours = text.starts_with("BEARING_") || text.starts_with("OMP_") || text.starts_with("OMPI_");
-    if (!ours && !environment.contains(text.substr(0, text.find('=')))) variables.push_back(text);
+    const std::string key = text.substr(0, text.find('='));
+    if (!ours && key != "XDG_CONFIG_HOME" && !environment.contains(key)) variables.push_back(text);
   }
   for (const auto& [key, value] : environment) variables.push_back(key + "=" + value);
+  // Nor their contexts.
+  if (!environment.contains("XDG_CONFIG_HOME")) variables.push_back("XDG_CONFIG_HOME=" + folder + "/no-config");
   std::vector<std::string> copy = arguments;
   const auto pointers = [](std::vector<std::string>& strings) {
     std::vector<char*> all;

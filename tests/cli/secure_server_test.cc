@@ -162,6 +162,29 @@ TEST_F(SecureServerTest, RunsAJobAndKeepsItsSecrets) {
   EXPECT_GT(files, 20);
 }
 
+TEST_F(SecureServerTest, AContextHoldsAllThatAClientNeeds) {
+  std::string out, errors;
+  const testing::Environment config = {{"BEARING_CONFIG", At("config.yaml")}};
+  // BEARING_CONFIG names a file that `set` makes.
+  ASSERT_EQ(Call({"context", "set", "alice", "--server", "127.0.0.1:" + port_, "--ca-file", At("ca"), "--token-file",
+                  At("alice.token")},
+                 config, &out, &errors),
+            0)
+      << errors;
+  EXPECT_EQ(Call({"submit", "-f", job_.job_file(), "--job-id", "mine"}, config, &out, &errors), 0) << errors;
+  // A token in the config itself, and the name of the environment before the one in use.
+  Program set(
+      {BEARING_PROGRAM, "context", "set", "viewer", "--server", "127.0.0.1:" + port_, "--ca-file", At("ca"), "--token-stdin"},
+      config, job_.path(), At("viewer.token"));
+  ASSERT_EQ(set.Wait(), 0) << set.Errors();
+  testing::Environment viewer = config;
+  viewer["BEARING_CONTEXT"] = "viewer";
+  EXPECT_EQ(Call({"list", "-o", "name"}, viewer, &out, &errors), 0) << errors;
+  EXPECT_EQ(out, "mine\n");
+  EXPECT_EQ(Call({"cancel", "mine"}, viewer, &out, &errors), 4) << errors;
+  EXPECT_EQ(Call({"cancel", "mine", "--context", "alice"}, viewer, &out, &errors), 0) << errors;
+}
+
 TEST_F(SecureServerTest, AWorkerWithoutTheScopeGetsNothing) {
   std::string out, errors;
   EXPECT_EQ(Call({"submit", "-f", job_.job_file(), "--job-id", "mine"}, As("alice"), &out, &errors), 0) << errors;

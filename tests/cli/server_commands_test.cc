@@ -136,8 +136,27 @@ TEST_F(ServerCommandsTest, CtrlCInWatchDetaches) {
   ASSERT_TRUE(watch->WaitForError("waiting for workers"));
   watch->Signal(SIGINT);
   EXPECT_EQ(watch->Wait(), 130);
-  EXPECT_THAT(watch->Errors(), HasSubstr("detached; the job goes on"));
+  EXPECT_THAT(watch->Errors(), HasSubstr("detached; the job goes on. Look again: bearing watch " + name));
   EXPECT_THAT(Call({"describe", name}), HasSubstr("queued"));
+}
+
+TEST_F(ServerCommandsTest, ATimeoutDetachesWithExitCode5) {
+  const std::string name = Submit();
+  const auto watch = Start({"watch", name, "--timeout", "300ms"});
+  EXPECT_EQ(watch->Wait(), 5);
+  EXPECT_THAT(watch->Errors(), HasSubstr("not ended after 300ms; the job goes on. Look again: bearing watch " + name));
+  const auto wait = Start({"submit", "-f", job_.job_file(), "--wait", "--timeout", "300ms"});
+  EXPECT_EQ(wait->Wait(), 5);
+  EXPECT_THAT(wait->Output(), StartsWith("tiny-"));
+  EXPECT_EQ(Start({"watch", name, "--timeout", "soon"})->Wait(), 2);
+  EXPECT_EQ(Start({"watch", name, "--timeout", "0s"})->Wait(), 2);
+}
+
+TEST_F(ServerCommandsTest, WaitEndsWithTheJobsCodeAndShowsNoProgress) {
+  const auto worker = StartWorker("succeed");
+  const auto wait = Start({"submit", "-f", job_.job_file(), "--wait"});
+  EXPECT_EQ(wait->Wait(), 0) << wait->Errors();
+  EXPECT_THAT(wait->Errors(), AllOf(HasSubstr("layer 15, position -1"), ::testing::Not(HasSubstr("waiting for workers"))));
 }
 
 TEST_F(ServerCommandsTest, WatchAndFetchAFinishedJob) {
@@ -176,6 +195,7 @@ TEST_F(ServerCommandsTest, LogsAndArtifactsOfAFinishedJobAndThenItsEnd) {
   const nlohmann::json line = nlohmann::json::parse(Call({"logs", name, "--tail", "1", "-o", "json"}), nullptr, false);
   EXPECT_EQ(line["text"], "succeeded");
   EXPECT_EQ(line["rank"], -1);
+  EXPECT_THAT(Call({"logs", name, "--tail", "1", "-o", "yaml"}), AllOf(StartsWith("- {"), HasSubstr(R"("text":"succeeded")")));
 
   EXPECT_THAT(Call({"artifacts", name}), AllOf(HasSubstr("SHA256"), HasSubstr("checkpoint/config.json  2 ")));
   EXPECT_EQ(Call({"artifacts", name, "-o", "name"}), "checkpoint/config.json\nreport.html\n");
@@ -211,6 +231,7 @@ TEST_F(ServerCommandsTest, AFailedJobIsExitCode1AndHasNothingToFetch) {
   const auto watch = Start({"watch", name});
   EXPECT_EQ(watch->Wait(), 1);
   EXPECT_THAT(watch->Errors(), HasSubstr("NO_CANDIDATE"));
+  EXPECT_EQ(Start({"submit", "-f", job_.job_file(), "--wait"})->Wait(), 1);
   const auto fetch = Start({"fetch", name, job_.path() + "/copy"});
   EXPECT_EQ(fetch->Wait(), 6);
   EXPECT_FALSE(std::filesystem::exists(job_.path() + "/copy"));

@@ -80,7 +80,7 @@ inline std::string ReadAll(const std::string& path) {
 // Waits until the program has written the file of its ports; false when it ended or took too long.
 inline bool WaitForPorts(Process* process, const std::string& path) {
   int status = 0;
-  for (int i = 0; i < 5000 && !std::filesystem::exists(path); ++i) {
+  for (int i = 0; i < 30000 && !std::filesystem::exists(path); ++i) {
     if (process->Ended(&status)) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }

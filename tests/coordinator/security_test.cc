@@ -1,6 +1,7 @@
 // Who gets in, over real TLS and gRPC, and where jobs may read and write.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <spdlog/sinks/basic_file_sink.h>
 
 #include <filesystem>
 #include <fstream>
@@ -227,6 +228,89 @@ TEST_F(SecurityTest, TlsLetsInWhoTrustsAndIsTrusted) {
     ListReason(&code);
     EXPECT_EQ(code, absl::StatusCode::kUnavailable) << security.ca_file << " " << security.cert_file;
   }
+}
+
+TEST_F(SecurityTest, NewCertificatesAreTakenWithoutARestartAndBrokenOnesAreNot) {
+  const CertificateAuthority first("first");
+  const CertificateAuthority second("second");
+  first.Write(dir_ / "first-ca");
+  second.Write(dir_ / "second-ca");
+  first.Write(dir_ / "clients-ca");
+  first.Issue("server", dir_ / "server");
+  first.Issue("client", dir_ / "first-client");
+  second.Issue("client", dir_ / "second-client");
+  const std::string token = AddToken("reader", rpc::kScopeRead);
+  options_.tls = {dir_ / "server", dir_ / "server.key", dir_ / "clients-ca"};
+  logger_.sinks() = {std::make_shared<spdlog::sinks::basic_file_sink_mt>(dir_ / "log")};
+  logger_.flush_on(spdlog::level::info);
+  Start();
+  const auto answer = [&](const std::string& server_ca, const std::string& client) {
+    absl::StatusCode code;
+    Connect(
+        {.ca_file = dir_ / server_ca, .cert_file = dir_ / client, .key_file = dir_ / (client + ".key"), .token_file = token});
+    ListReason(&code);
+    return code;
+  };
+  const auto wait_for_log = [&](const std::string& text) {
+    std::string log;
+    for (int i = 0; i < 100 && (log = ReadAll(dir_ / "log")).find(text) == std::string::npos; ++i) {
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    return log;
+  };
+  constexpr auto kOk = absl::StatusCode::kOk;
+  constexpr auto kRefused = absl::StatusCode::kUnavailable;
+  EXPECT_EQ(answer("first-ca", "first-client"), kOk);
+  EXPECT_EQ(answer("second-ca", "first-client"), kRefused);
+  EXPECT_EQ(answer("first-ca", "second-client"), kRefused);
+  // A stream that is open now.
+  const std::shared_ptr<rpc::ClientConnection> open =
+      rpc::ClientConnection::Open(absl::StrCat("127.0.0.1:", server_->port()), {.ca_file = dir_ / "first-ca",
+                                                                                .cert_file = dir_ / "first-client",
+                                                                                .key_file = dir_ / "first-client.key",
+                                                                                .token_file = token})
+          .value();
+  const auto old_stub = JobsService::NewStub(open->channel());
+  const auto ask_on_it = [&] {
+    grpc::ClientContext context;
+    EXPECT_TRUE(open->Authorize(&context).ok());
+    bearing::v1::ListJobsResponse response;
+    return old_stub->ListJobs(&context, {}, &response).ok();
+  };
+  EXPECT_TRUE(ask_on_it());
+
+  // Another key than the certificate's.
+  const std::string key = ReadAll(dir_ / "server.key");
+  std::filesystem::copy_file(dir_ / "first-client.key", dir_ / "server.key", std::filesystem::copy_options::overwrite_existing);
+  EXPECT_THAT(wait_for_log("is not the key of the certificate"), HasSubstr("certificates not taken"));
+  EXPECT_EQ(answer("first-ca", "first-client"), kOk);
+  std::ofstream(dir_ / "server.key") << key;
+  // Half of a certificate, and a CA of which the second half is missing.
+  const std::string certificate = ReadAll(dir_ / "server");
+  std::ofstream(dir_ / "server") << certificate.substr(0, certificate.size() / 2);
+  EXPECT_THAT(wait_for_log("holds no PEM certificate"), HasSubstr("--tls-cert"));
+  EXPECT_EQ(answer("first-ca", "first-client"), kOk);
+  std::ofstream(dir_ / "server") << certificate;
+  const std::string other_ca = ReadAll(dir_ / "second-ca");
+  std::ofstream(dir_ / "clients-ca") << ReadAll(dir_ / "first-ca") << other_ca.substr(0, other_ca.size() / 2);
+  EXPECT_THAT(wait_for_log("ends in the middle"), HasSubstr("--tls-client-ca"));
+  EXPECT_EQ(answer("first-ca", "first-client"), kOk);
+  EXPECT_EQ(answer("first-ca", "second-client"), kRefused);
+  // A file that is gone for a moment.
+  std::filesystem::remove(dir_ / "clients-ca");
+  absl::SleepFor(absl::Milliseconds(1500));
+  EXPECT_EQ(answer("first-ca", "first-client"), kOk);
+  EXPECT_THAT(ReadAll(dir_ / "log"), Not(HasSubstr("certificates read again")));
+
+  // All of it new: the server's certificate by another CA, and clients of that CA alone.
+  second.Issue("server", dir_ / "server");
+  second.Write(dir_ / "clients-ca");
+  wait_for_log("certificates read again");
+  EXPECT_EQ(answer("second-ca", "second-client"), kOk);
+  EXPECT_EQ(answer("second-ca", "first-client"), kRefused);
+  EXPECT_EQ(answer("first-ca", "second-client"), kRefused);
+  // The connection that was there goes on.
+  EXPECT_TRUE(ask_on_it());
 }
 
 TEST_F(SecurityTest, WrongFilesOfTheServerAreNamed) {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from test_costs import Job, oracle, test_choices, test_own_completions, test_texts  # noqa: F401
+from test_costs import Job, oracle, test_answers, test_choices, test_own_completions, test_texts  # noqa: F401
 from test_job_tiny import prompts  # noqa: F401 (a fixture)
 
 MODELS = os.environ.get("BEARING_DEMO_MODELS", "")

@@ -218,10 +218,10 @@ def test_refused_by_name(damage, tmp_path, prompts):
     out = tmp_path / "out"
     for command, done in (("edit", support.bearing("edit", "--model", model, "--direction", DIRECTION, "--out", out)),
                           ("run", support.run_job(job, out))):
-        # `run` looks before it starts anything: the job cannot run. `edit` is the worker, which says what kind of error it is.
+        # `run` looks before it starts anything: the job cannot run. `edit` is bearing-edit, which says what kind of error it is.
         assert done.code in ((2,) if command == "run" else (1, 2, 3)), done.text
         lines = done.err.splitlines()
-        assert len(lines) == 1 and lines[0].startswith(("bearing: ", "bearing-worker: error: ")), done.text
+        assert len(lines) == 1 and lines[0].startswith(("bearing: ", "bearing-edit: error: ")), done.text
         for name in names:
             alternatives = name if isinstance(name, tuple) else (name,)
             assert any(one in lines[0] for one in alternatives), f"names none of {alternatives}: {lines[0]}"

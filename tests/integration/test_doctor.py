@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import service
 import support
 
 SECRET = "AbCdEfSecretKey0123456789"
@@ -87,6 +88,48 @@ def test_broken_things_are_named(tmp_path):
         port = taken.getsockname()[1]
         checks = doctor("--ranks", 1, "--listen", f"127.0.0.1:{port}", "--server", "127.0.0.1:1")
     assert broken(checks) == {f"port 127.0.0.1:{port}", "server 127.0.0.1:1"}
+
+
+def make_certificate(folder, name):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj",
+                    f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / f"{name}.key", "-out",
+                    folder / f"{name}.pem"], check=True, capture_output=True, timeout=60)
+
+
+def test_a_server_with_tls_and_tokens(tmp_path):
+    for name in ("server", "stranger"):
+        make_certificate(tmp_path, name)
+    for name, tokens in (("alice", "tokens"), ("mallory", "other-tokens")):
+        made = support.bearing("token", "create", "--name", name, "--scope", "read", "--out", tmp_path / name, "--append",
+                               tmp_path / tokens)
+        assert made.code == 0, made.text
+    coordinator = service.Coordinator(tmp_path, "--tls-cert", tmp_path / "server.pem", "--tls-key", tmp_path / "server.key",
+                                      "--token-file", tmp_path / "tokens")
+    server = coordinator.server
+
+    def check(*arguments):
+        # Without mpirun the doctor is soon done with everything else.
+        return doctor("--server", server, *arguments, environment={"PATH": str(tmp_path)})[f"server {server}"]
+
+    try:
+        right = ("--ca-file", tmp_path / "server.pem", "--token-file", tmp_path / "alice")
+        assert check(*right)["result"] == "ok" and "version" in check(*right)["found"]
+        for wrong, mend in ((("--token-file", tmp_path / "alice"), "--ca-file"),
+                            (("--ca-file", tmp_path / "stranger.pem", "--token-file", tmp_path / "alice"), "--ca-file"),
+                            (right[:2], "--token-file"),
+                            ((*right[:2], "--token-file", tmp_path / "mallory"), "--token-file")):
+            found = check(*wrong)
+            assert found["result"] == "broken" and mend in found["mend"], (wrong, found)
+        # The certificate is replaced while the server runs: the old CA is wrong from then on, the new one right.
+        make_certificate(tmp_path, "next")
+        (tmp_path / "old.pem").write_bytes((tmp_path / "server.pem").read_bytes())
+        for ending in ("key", "pem"):
+            (tmp_path / f"next.{ending}").replace(tmp_path / f"server.{ending}")
+        service.wait_for(lambda: "certificates read again" in coordinator.log, lambda: coordinator.log, 10)
+        assert check(*right)["result"] == "ok"
+        assert check("--ca-file", tmp_path / "old.pem", "--token-file", tmp_path / "alice")["result"] == "broken"
+    finally:
+        assert coordinator.stop() == 0
 
 
 def test_a_worker_that_does_not_start(tmp_path):

@@ -82,10 +82,15 @@ class Editor:
     def __init__(self, model, direction, environment):
         self.model, self.direction, self.environment = model, direction, environment
 
-    def start(self, out, ranks):
+    def start(self, out, ranks, processes=False):
+        """`processes`: ranks are processes that MPI starts, not threads of one."""
         mark = "-" + uuid.uuid4().hex
-        command = [support.BIN / "bearing", "-o", "json", "edit", "--model", self.model, "--direction", self.direction, "--out", out,
-                   "--ranks", str(ranks)]
+        what = ["--model", self.model, "--direction", self.direction, "--out", out]
+        if processes:
+            command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", ranks, support.BIN / "bearing-worker",
+                       "edit", "--json", *what]
+        else:
+            command = [support.BIN / "bearing", "-o", "json", "edit", "--ranks", ranks, *what]
         environment = {**self.environment, support.MARK: support.SESSION + mark, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(list(map(str, command)), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
@@ -98,7 +103,7 @@ class Editor:
 
     def kill_after(self, begun, seconds, out, ranks, generator):
         """Kills it so long after `begun`. True when it was killed, False when it was faster."""
-        process, mark = self.start(out, ranks)
+        process, mark = self.start(out, ranks, processes=ranks > 1 and generator.random() < 0.5)
         while process.poll() is None and not begun():
             time.sleep(0.002)
         try:

@@ -2,7 +2,11 @@
 concept's tokens come from."""
 
 import random
+import re
 import shutil
+import subprocess
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,3 +184,88 @@ def test_dump_and_cosines_equal_the_oracle(tmp_path, ranks, tensor_parallel):
     chosen = support.read_json(out / "candidates.json")
     chosen = chosen["candidates"][chosen["selected"]]
     assert report == {"layers": found["layers"][chosen["position"]], "positions": found["positions"][chosen["layer"]]}
+
+
+# Writes down which process the worker is, and becomes it.
+WRAPPER = """#!/bin/sh
+echo $$ > {pid}
+exec {worker} "$@"
+"""
+
+
+def run_with_peak(folder, file):
+    """The job on one rank: the worker's peak resident memory in MiB. Its group is ended with the job, so that nobody can wait for
+    its usage: the peak so far is read while it runs."""
+    wrapper, pid = folder / "worker", folder / "pid"
+    wrapper.write_text(WRAPPER.format(worker=support.BIN / "bearing-worker", pid=pid))
+    wrapper.chmod(0o755)
+    peaks, done = [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.05):
+            try:
+                status = Path("/proc", pid.read_text().strip(), "status").read_text()
+            except OSError:
+                continue
+            if (found := re.search(r"Name:\s+bearing-worker.*VmHWM:\s+(\d+)", status, re.DOTALL)) is not None:
+                peaks.append(int(found.group(1)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        finished = subprocess.run([support.BIN / "bearing", "run", file, "--out", folder / "out", "--ranks", "1", "--threads", "1"],
+                                  env={**support.environment(), "BEARING_WORKER": str(wrapper)}, stdin=subprocess.DEVNULL,
+                                  capture_output=True, text=True, timeout=900)
+    finally:
+        done.set()
+        watcher.join()
+    assert finished.returncode == 0, finished.stderr
+    return max(peaks) / 1024
+
+
+def collect_peak(folder, model, count):
+    folder.mkdir()
+    prompts = write_sets(folder, positive_train=texts(5, count, begin="DO "), negative_train=texts(6, count, begin="how "),
+                         positive_validation=texts(3, 30, begin="DO it "), negative_validation=texts(4, 20, begin="how so "))
+    file = support.write_job(folder / "job.json", model, prompts, concept={"token_ids": []}, collect={"filter": True},
+                             select={"layers": [1], "positions": [-1]}, **ONLY_DIRECTION)
+    return run_with_peak(folder, file)
+
+
+def test_memory_of_collect_does_not_grow_with_the_prompts(tmp_path):
+    """While the tokens are to be derived, too."""
+    model = peaked_model(tmp_path / "model")
+    few, many = (collect_peak(tmp_path / str(count), model, count) for count in (1500, 6000))
+    # Texts while they are tokenized, then token ids; not residuals, nor anything of a batch that is done.
+    assert few > 50 and many < few + 25, (few, many)
+
+
+def test_memory_of_costs_does_not_grow_with_the_items(tmp_path):
+    def peak(count):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        prompts = write_sets(folder)
+        write_set(folder, "items", [{"text": text} for text in texts(7, count, words=(3, 12))])
+        file = support.write_job(folder / "job.json", support.TINY / "llama-tied", prompts, select={"layers": [1], "positions": [-1]},
+                                 costs={"texts": [{"file": str(folder / "items.json")}]}, **ONLY_DIRECTION)
+        return run_with_peak(folder, file)
+
+    few, many = peak(1500), peak(6000)
+    assert few > 50 and many < few + 25, (few, many)
+
+
+def test_memory_of_evaluate_judge_and_report_does_not_grow_with_the_prompts(tmp_path):
+    def peak(count):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        prompts = write_sets(folder, positive_test=texts(8, count, begin="DO "), negative_test=texts(9, count, begin="how "))
+        file = support.write_job(folder / "job.json", support.TINY / "llama-tied", prompts, edit={"skip": True},
+                                 select={"layers": [1], "positions": [-1]}, evaluate={"max_new_tokens": 3})
+        found = run_with_peak(folder, file)
+        report = support.read_json(folder / "out/report.json")
+        assert all(rate["n"] == count for rate in report["rates"])
+        assert {c["prompts"] for c in report["completions_shown"]} == {count}
+        return found, (folder / "out/report.html").stat().st_size + (folder / "out/report.json").stat().st_size
+
+    few, many = peak(250), peak(2000)
+    assert few[0] > 50 and many[0] < few[0] + 30 and many[1] < 1.1 * few[1], (few, many)

@@ -68,7 +68,14 @@ def uninterrupted(job, tmp_path_factory):
     out = tmp_path_factory.mktemp("uninterrupted") / "out"
     done = support.run_job(job, out, 2)
     assert done.code == 0 and "resumed" not in done.err, done.text
-    return support.read_json(out / "candidates.json")
+    return out
+
+
+def report_numbers(out):
+    """All that report.json says but when it was made and how long it took."""
+    report = support.read_json(out / "report.json")
+    assert report.pop("created") and report.pop("stage_seconds")
+    return report
 
 
 def looks_unfinished(out):
@@ -84,10 +91,11 @@ def finish(job, running, uninterrupted):
     assert "(resumed)" in lines["collect"], done.err
     assert "(resumed)" not in lines["select"], done.err
     assert support.sha256(running.out / "means.safetensors") == collected
-    table = support.read_json(running.out / "candidates.json")
-    found = compare.compare_candidates(table, uninterrupted)
-    # Every start measures anew how products are computed best, so the last digits may differ.
-    assert compare.worst(found)["error"] <= 1e-4 and table["selected"] == uninterrupted["selected"], compare.worst(found)
+    tables = [support.read_json(out / "candidates.json") for out in (running.out, uninterrupted)]
+    found = compare.compare_candidates(*tables)
+    assert compare.worst(found)["error"] <= 1e-4 and tables[0]["selected"] == tables[1]["selected"], compare.worst(found)
+    # The same machine and ranks compute the same bits.
+    assert report_numbers(running.out) == report_numbers(uninterrupted)
     for entry in support.read_json(running.out / "manifest.json")["files"]:
         assert support.sha256(running.out / entry["name"]) == entry["sha256"]
 

@@ -133,6 +133,21 @@ def test_what_a_search_leaves(found):
     assert "<svg" in page and "<script" not in page and "http" not in page.replace("http://www.w3.org", "")
 
 
+def test_in_the_runs_folder_it_is_a_section_of_the_report(run, found, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    assert "search-front" not in (folder / "report.html").read_text(encoding="utf-8")
+    shutil.copytree(found, folder / "search")
+    done = support.bearing("report", folder)
+    assert done.code == 0, done.text
+    page, document = (folder / "report.html").read_text(encoding="utf-8"), support.read_json(folder / "search/search.json")
+    assert '<section id="search-front"' in page and "<script" not in page
+    assert support.read_json(folder / "report.json")["search"]["points"] == document["points"]
+    support.write_json(folder / "search/search.json", {**document, "model_digest": "0" * 64})
+    done = support.bearing("report", folder)
+    assert done.code != 0 and "of another model" in done.err, done.text
+    assert (folder / "report.html").read_text(encoding="utf-8") == page
+
+
 def test_the_same_seed_asks_the_same_whatever_the_layout(run, found, tmp_path):
     want = support.read_json(found / "search.json")
     for name, ranks, more in (("tp", 2, ()), ("replicas", 2, ("--tensor-parallel", "1"))):

@@ -68,8 +68,9 @@ def service(tmp_path):
 def test_a_group_keeps_its_model_between_jobs(service, tmp_path):
     prompts = support.write_prompts(tmp_path / "prompts")
     outs = []
-    for name, changes in (("first", {}), ("second", {}), ("other", {"model": {"dtype": "bfloat16"}})):
-        job = support.write_job(tmp_path / f"{name}.json", MODEL, prompts, name=name, ranks=2, edit={"skip": True}, **changes)
+    # The first one also loads the model that it has edited, to verify it.
+    for name, changes in (("first", {"edit": {"skip": False}}), ("second", {}), ("other", {"model": {"dtype": "bfloat16"}})):
+        job = support.write_job(tmp_path / f"{name}.json", MODEL, prompts, name=name, ranks=2, **{"edit": {"skip": True}, **changes})
         outs.append(tmp_path / "out" / name)
         done = service.call("submit", "-f", job, "--set", f"output={outs[-1]}", "--job-id", name, "--watch")
         assert done.code == 0, done.text + (tmp_path / "group.log").read_text()
@@ -85,6 +86,8 @@ def test_a_group_keeps_its_model_between_jobs(service, tmp_path):
     for file in ("means.safetensors", "candidates.json", "completions.jsonl"):
         digests = {support.sha256(folder / file) for folder in (outs[0], outs[1], tmp_path / "alone")}
         assert len(digests) == 1, file
+    found, expected = (support.read_json(folder / "verify.json")["logits"] for folder in (outs[0], tmp_path / "alone"))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
     listed = json.loads(service.call("artifacts", "first", "-o", "json").out)
     assert [a["name"] for a in listed["artifacts"]] == support.files_below(outs[0])
     assert all(a["sha256"] == support.sha256(outs[0] / a["name"]) for a in listed["artifacts"])

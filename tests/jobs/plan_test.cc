@@ -12,6 +12,7 @@
 #include "jobs/plan/decoder_cost.h"
 #include "jobs/plan/weight_memory.h"
 #include "sharding/dtype.h"
+#include "sharding/memory_rules.h"
 #include "tests/jobs/plan_fixture.h"
 #include "tests/jobs/selection_table.h"
 
@@ -198,6 +199,73 @@ TEST(PlanTest, FormsThatAreNoCheckpointWriteAndRunNoModel) {
   EXPECT_GT(seconds(false, true, PlanStage::kEdit), 0);
   EXPECT_LT(seconds(false, true, PlanStage::kEdit), seconds(true, false, PlanStage::kEdit));
   EXPECT_GT(seconds(true, true, PlanStage::kEdit), seconds(true, false, PlanStage::kEdit));
+}
+
+const StageCost* Find(const Plan& plan, PlanStage stage) {
+  for (const PlannedStage& planned : plan.stages) {
+    if (planned.cost.stage == stage) return &planned.cost;
+  }
+  return nullptr;
+}
+
+// Every token of a text is read, so that all blocks and the vocabulary product run on all of them, under each intervention.
+TEST(PlanTest, ScoringTextsIsTwoFlopsAParameterAndToken) {
+  const PlanModel model = LoadPlanModel("SmolLM2-135M");
+  Workload workload = TestWorkload(model.config);
+  constexpr int64_t kTokens = 50, kTexts = 3;
+  for (int64_t interventions : {2, 3}) {
+    ScoredSet set;
+    for (int64_t i = 0; i < kTexts; ++i) set.families.push_back({0, {{kTokens, kTokens}}});
+    workload.costs = {interventions, {set}, {}};
+    const auto plan = MakePlan(model.config, model.layout, workload, TestMachine(), Request(1));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const StageCost* cost = Find(*plan, PlanStage::kCost);
+    ASSERT_NE(cost, nullptr);
+    const auto& attention = model.config.layers[0].attention;
+    const double norms = static_cast<double>((2 * model.config.num_layers() + 1) * model.config.d_model);
+    const double pairs = 4.0 * kTokens * kTokens * static_cast<double>(attention.num_heads * attention.head_dim);
+    // The model is tied: its one matrix is used by the vocabulary product.
+    const double of_text = 2.0 * kTokens * (static_cast<double>(plan->parameters) - norms) +
+                           pairs * static_cast<double>(model.config.num_layers());
+    EXPECT_NEAR(cost->work.flops, static_cast<double>(interventions * kTexts) * of_text, 1e-9 * cost->work.flops);
+    EXPECT_EQ(cost->passes, 1);
+    EXPECT_EQ(cost->memory.logits, interventions * kTexts * kTokens * model.config.vocab_size * 4);
+  }
+}
+
+TEST(PlanTest, LogitsOfScoredTextsAreHeldInParts) {
+  const PlanModel model = LoadPlanModel("SmolLM2-135M");
+  Workload workload = TestWorkload(model.config);
+  ScoredSet set;
+  for (int i = 0; i < 400; ++i) set.families.push_back({0, {{100, 100}}});
+  workload.costs = {2, {set}, {}};
+  const auto plan = MakePlan(model.config, model.layout, workload, TestMachine(), Request(1));
+  EXPECT_LE(Find(*plan, PlanStage::kCost)->memory.logits, 4 * sharding::kLogitElements);
+  EXPECT_EQ(Find(*plan, PlanStage::kCost)->passes, 20) << "2048 tokens under each of two interventions";
+}
+
+TEST(PlanTest, AJudgesModelIsCountedWithItsOwnSizes) {
+  const PlanModel model = LoadPlanModel("SmolLM2-135M");
+  Workload workload = TestWorkload(model.config);
+  const auto without = MakePlan(model.config, model.layout, workload, TestMachine(), Request(1));
+  EXPECT_EQ(Find(*without, PlanStage::kJudge), nullptr);
+  const PlanModel judge = LoadPlanModel("Qwen3-0.6B");
+  workload.judges = {{"guard", "bfloat16", judge.config, judge.layout, {std::vector<int64_t>(600, 300), 200}}};
+  const auto with = MakePlan(model.config, model.layout, workload, TestMachine(), Request(1));
+  ASSERT_TRUE(with.ok()) << with.status();
+  const StageCost* cost = Find(*with, PlanStage::kJudge);
+  ASSERT_NE(cost, nullptr);
+  EXPECT_GT(cost->memory.weights, with->weights.held) << "it is the larger model";
+  EXPECT_GE(with->peak_bytes, cost->memory.total());
+  // 512 + 88 completions, each part with the shared tokens once a pass of 4096.
+  EXPECT_EQ(cost->passes, 14 + 3);
+  EXPECT_GT(Find(*with, PlanStage::kLoad)->work.disk_bytes, 1.9 * Find(*without, PlanStage::kLoad)->work.disk_bytes)
+      << "the job's model is loaded again behind it";
+  PlanRequest replicas = Request(2);
+  replicas.tensor_parallel = 1;
+  const auto shared = MakePlan(model.config, model.layout, workload, TestMachine(), replicas);
+  EXPECT_DOUBLE_EQ(Find(*shared, PlanStage::kJudge)->work.product_seconds, cost->work.product_seconds / 2);
+  EXPECT_DOUBLE_EQ(Find(*shared, PlanStage::kJudge)->work.disk_seconds, cost->work.disk_seconds);
 }
 
 // Four copies on two ranks each: the memory of two ranks, a quarter of the time of the stages that they share.

@@ -46,6 +46,49 @@ TEST_F(WorkloadTest, WithoutATokenizerTokensAreGuessedAndSaidSo) {
   EXPECT_THAT(MakeWorkload(spec_, config_, nullptr, {})->negative.test.tokens, ElementsAre(28, 31));
 }
 
+TEST_F(WorkloadTest, CostsAreCountedAsTheWorkerRunsThem) {
+  spec_.mutable_evaluate()->set_max_new_tokens(10);
+  bearing::v1::Costs& costs = *spec_.mutable_costs();
+  costs.set_addition(true);
+  costs.mutable_completions()->set_side("both");
+  costs.add_texts()->set_file(folder_.Write("t.txt", std::string(40, 'x') + "\n" + std::string(400, 'x') + "\nx\n"));
+  costs.mutable_texts(0)->set_max_tokens(30);
+  costs.add_choices()->set_file(folder_.Write("c.jsonl",
+                                              R"({"question": "eight ch", "choices": ["abc", "12345678901"], "answer": 0})"
+                                              "\n"));
+  costs.add_answers()->set_file(folder_.Write("a.jsonl", R"({"question": "1 + 1 is?", "answer": 2})"
+                                                         "\n"));
+  ApplyDefaults(spec_);
+  const auto load = MakeWorkload(spec_, config_, nullptr, {});
+  ASSERT_TRUE(load.ok()) << load.status().ToString();
+  EXPECT_EQ(load->costs.interventions, 3);
+  ASSERT_EQ(load->costs.scored.size(), 4u);
+  const CountedFamily& own = load->costs.scored[0].families.at(0);  // 26 and 29 tokens, and ten new ones.
+  EXPECT_EQ(own.prefix, 20);
+  EXPECT_EQ(own.rows.at(1).fed, 38);
+  EXPECT_EQ(own.rows.at(1).scored, 10);
+  EXPECT_EQ(load->costs.scored[0].kl_tokens, 16);
+  const std::vector<CountedFamily>& texts = load->costs.scored[2].families;
+  ASSERT_EQ(texts.size(), 2u) << "nothing stands before the only token of the third";
+  EXPECT_EQ(texts[0].rows[0].fed, 9);
+  EXPECT_EQ(texts[1].rows[0].fed, 29);
+  const CountedFamily& question = load->costs.scored[3].families.at(0);
+  EXPECT_EQ(question.prefix, 1);
+  EXPECT_EQ(question.rows.at(0).scored, 1);
+  EXPECT_EQ(question.rows.at(1).scored, 3);
+  EXPECT_EQ(load->costs.generated.at(0).max_new_tokens, 256);
+  spec_.mutable_costs()->set_skip(true);
+  EXPECT_TRUE(MakeWorkload(spec_, config_, nullptr, {})->costs.empty());
+}
+
+TEST_F(WorkloadTest, AJudgeWhoseModelIsNotThereIsNamed) {
+  bearing::v1::Judge& judge = *spec_.add_judges();
+  judge.mutable_model()->set_path(folder_.path() + "/none");
+  judge.mutable_model()->set_preset("llama-guard");
+  ApplyDefaults(spec_);
+  EXPECT_THAT(std::string(MakeWorkload(spec_, config_, nullptr, {}).status().message()), HasSubstr("none"));
+}
+
 TEST_F(WorkloadTest, CandidatesAreThoseThatAreScored) {
   const auto load = MakeWorkload(spec_, config_, nullptr, {});
   // Layers 1 to 23 of 30: the last fifth is pruned, and layer 0 has no difference.

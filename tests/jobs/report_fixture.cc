@@ -107,6 +107,7 @@ ReportData ExampleReport(bool complete) {
   AddNorms(data);
   AddGeometry(data);
   AddCompletions(data);
+  CountCompletions(data);
   CostRow cost;
   cost.kind = "text", cost.set = "wiki", cost.metric = "cross_entropy", cost.items = 64, cost.unit = "texts",
   cost.tokens = 20480;
@@ -164,6 +165,11 @@ void AddCosines(ReportData& data) {
 
 }  // namespace
 
+void CountCompletions(ReportData& data) {
+  data.counts = ConceptCounts();
+  for (const Completion& c : data.completions) data.counts.Add(c.side, c.intervention, c.category, c.shows_concept);
+}
+
 ReportData LargeReport() {
   ReportData data = ExampleReport(true);
   data.title = "refusal-of-a-large-model";
@@ -210,6 +216,7 @@ ReportData LargeReport() {
   AddCosines(data);
   // The prompts of one pair stay equal.
   for (Completion& completion : data.completions) completion.prompt += completion.side == "positive" ? odd[0] + word : odd[1];
+  CountCompletions(data);
   return data;
 }
 

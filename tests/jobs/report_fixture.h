@@ -12,6 +12,9 @@ ReportData ExampleReport(bool complete);
 // 80 layers and 5 positions, all scored, with completions that are hard to show: markup, right-to-left text, very long words.
 ReportData LargeReport();
 
+// Counts the completions of `data` anew, after a test has changed them.
+void CountCompletions(ReportData& data);
+
 }  // namespace bearing::jobs
 
 #endif  // BEARING_TESTS_JOBS_REPORT_FIXTURE_H_

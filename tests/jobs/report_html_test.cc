@@ -71,6 +71,7 @@ TEST(ReportHtmlTest, HostileTextIsEscapedEverywhere) {
     completion.category = completion.response = completion.matched_marker = kHostile;
     completion.prompt += kHostile;
   }
+  CountCompletions(data);
   data.verification = {{kHostile, kHostile}};
   data.stage_seconds = {{kHostile, 1}};
   data.provenance = {{kHostile, kHostile}};
@@ -163,6 +164,7 @@ TEST(ReportHtmlTest, CompletionsStandSideBySide) {
 TEST(ReportHtmlTest, ASideThatWasNotRunUnderTheInterventionIsLeftOut) {
   ReportData data = ExampleReport(false);
   std::erase_if(data.completions, [](const Completion& completion) { return completion.intervention != "baseline"; });
+  CountCompletions(data);
   EXPECT_THAT(RenderReportHtml(data), Not(HasSubstr("Completions side by side")));
 }
 
@@ -176,6 +178,7 @@ TEST(ReportHtmlTest, OddNumbersDoNotBreakIt) {
   data.metric_tokens.clear();
   data.completions.resize(2);
   data.completions[1].prompt = "a prompt that was not run unchanged";
+  CountCompletions(data);
   data.stage_seconds = {{"load", 0}};
   const std::string html = RenderReportHtml(data);
   EXPECT_EQ(ReadMarkup(html).error, "");

@@ -13,25 +13,25 @@ namespace {
 
 TEST(ReportJsonTest, RatesAreSharesWithStandardErrors) {
   const ReportData data = ExampleReport(true);
-  const Rate rate = ConceptRate(data.completions, "positive", "baseline");
+  const Rate rate = data.counts.Of("positive", "baseline");
   EXPECT_EQ(rate.n, 16);
   EXPECT_DOUBLE_EQ(rate.share, 15.0 / 16);
   EXPECT_DOUBLE_EQ(rate.standard_error, std::sqrt(15.0 / 16 / 16 / 16));
-  const Rate none = ConceptRate(data.completions, "positive", "addition");
+  const Rate none = data.counts.Of("positive", "addition");
   EXPECT_EQ(none.n, 0);
   EXPECT_EQ(none.share, 0);
   EXPECT_EQ(none.standard_error, 0);
-  EXPECT_EQ(ConceptRate(data.completions, "negative", "baseline").standard_error, 0);
+  EXPECT_EQ(data.counts.Of("negative", "baseline").standard_error, 0);
 }
 
 TEST(ReportJsonTest, RatesByCategoryAddUp) {
-  const auto completion = [](const char* side, const char* intervention, const char* category, bool shows) {
-    return Completion{side, intervention, category, "prompt", "response", shows, ""};
-  };
-  const std::vector<CategoryRates> rows =
-      RatesByCategory({completion("negative", "baseline", "b", false), completion("positive", "baseline", "b", true),
-                       completion("positive", "baseline", "b", false), completion("positive", "ablation", "b", false),
-                       completion("positive", "baseline", "a", true)});
+  ConceptCounts counts;
+  counts.Add("negative", "baseline", "b", false);
+  counts.Add("positive", "baseline", "b", true);
+  counts.Add("positive", "baseline", "b", false);
+  counts.Add("positive", "ablation", "b", false);
+  counts.Add("positive", "baseline", "a", true);
+  const std::vector<CategoryRates> rows = counts.ByCategory();
   ASSERT_EQ(rows.size(), 3u);
   EXPECT_EQ(rows[0].side + rows[0].category + rows[1].side + rows[1].category, "positiveapositiveb");
   EXPECT_EQ(rows[2].side, "negative");

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/jobs/markup_checker.h"
+#include "tests/jobs/report_fixture.h"
 
 namespace bearing::jobs {
 namespace {
@@ -58,6 +59,21 @@ TEST(SearchPageTest, ShowsPointsAndTrials) {
   EXPECT_TRUE(markup.Find("script").empty());
   EXPECT_EQ(markup.Find("circle", "dot-pass").size(), 1u);
   EXPECT_EQ(markup.Find("circle", "dot").size(), 1u);
+}
+
+TEST(SearchPageTest, IsASectionOfTheReportWhereTheRunHasASearch) {
+  ReportData data = ExampleReport(false);
+  EXPECT_THAT(RenderReportHtml(data), Not(HasSubstr("search-front")));
+  EXPECT_TRUE(Json::parse(RenderReportJson(data))["search"].is_null());
+  data.search = Search();
+  const std::string page = RenderReportHtml(data);
+  EXPECT_THAT(page, HasSubstr("<a href=\"#search-front\">"));
+  EXPECT_THAT(page, HasSubstr("0.25 to 1.00"));
+  EXPECT_THAT(page, HasSubstr("trial 1: KL 0.0400, probability 10.0 %"));
+  EXPECT_EQ(ReadMarkup(page).error, "");
+  const Json numbers = Json::parse(RenderReportJson(data))["search"];
+  EXPECT_EQ(numbers["points"], data.search["points"]);
+  EXPECT_FALSE(numbers.contains("trials"));
 }
 
 TEST(SearchPageTest, HasNoPlotOfLessThanTwoTrials) {

@@ -90,6 +90,9 @@ absl::Status WritePages(const std::string& folder) {
   ReportData none = ExampleReport(false);
   none.rule.kl_max = 0.001;
   none.selected = -1;
+  ReportData large = LargeReport();
+  large.search = LargeSearch();
+  large.shown["positive"] = {30000, 16, 12, 3};
   std::vector<ComparedRun> runs;
   for (int i = 0; i < 5; ++i) {
     ComparedRun run{.name = i == 2 ? "a-rather-long-name-of-a-folder-with-a-run" : "run-" + std::to_string(i),
@@ -99,7 +102,7 @@ absl::Status WritePages(const std::string& folder) {
   }
   for (const auto& [name, html] :
        std::vector<std::pair<const char*, std::string>>{{"example.html", RenderReportHtml(ExampleReport(false))},
-                                                        {"large.html", RenderReportHtml(LargeReport())},
+                                                        {"large.html", RenderReportHtml(large)},
                                                         {"none.html", RenderReportHtml(none)},
                                                         {"compare.html", RenderComparisonHtml(runs)},
                                                         {"probe.html", RenderProbeHtml(LargeProbe())},

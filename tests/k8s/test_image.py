@@ -33,7 +33,7 @@ def collected(tmp_path_factory):
 
 def test_the_programs_run_where_they_are_put(collected):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "OMPI_", "PMIX_"))}
-    for name in ("bearing", "bearing-coordinator", "bearing-worker"):
+    for name in ("bearing", "bearing-coordinator", "bearing-edit", "bearing-worker"):
         linked = subprocess.run(["ldd", collected / "bin" / name], capture_output=True, text=True, env=clean).stdout
         assert "not found" not in linked and ".cache" not in linked and sys.prefix not in linked, linked
     done = subprocess.run([collected / "bin/bearing-worker", "check", "--device", "cpu"], capture_output=True, text=True, env=clean,

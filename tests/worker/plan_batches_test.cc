@@ -5,8 +5,10 @@
 #include <string>
 
 #include "jobs/plan/batches.h"
+#include "jobs/plan/cost_work.h"
 #include "sharding/memory_rules.h"
 #include "worker/steer/row_batches.h"
+#include "worker/steer/shared_rows.h"
 
 namespace bearing {
 namespace {
@@ -50,6 +52,33 @@ TEST(PlanBatchesTest, AreThoseOfTheWorker) {
             }
           }
         }
+      }
+    }
+  }
+}
+
+TEST(PlanBatchesTest, ScoredRowsAreCutAsTheWorkerCutsThem) {
+  for (const int prefix : {0, 1, 30}) {
+    for (const int count : {1, 2, 33}) {
+      std::vector<steer::ScoredRow> rows;
+      jobs::ScoredSet set;
+      set.families = {{count > 1 ? prefix : 0, {}}};
+      for (const std::vector<int32_t>& tokens : RandomRows(count, prefix, prefix + count)) {
+        rows.push_back({tokens, prefix + 1});
+        if (rows.back().num_scored() < 1) rows.back().tokens.push_back(9);
+        set.families[0].rows.push_back({rows.back().num_fed(), rows.back().num_scored()});
+      }
+      for (const int64_t budget : {64, 300, 100000}) {
+        // As ScoreTokens fills its passes.
+        std::vector<std::pair<int64_t, int64_t>> want;
+        for (const steer::RowFamily& family : steer::ShareRows(rows, budget, 0)) {
+          if (want.empty() || want.back().first + family.tokens > budget) want.emplace_back();
+          want.back().first += family.tokens;
+          for (size_t r = family.rows.begin; r < family.rows.end; ++r) want.back().second += rows[r].num_scored();
+        }
+        std::vector<std::pair<int64_t, int64_t>> got;
+        for (const jobs::ScoredBatch& pass : jobs::CutScored(set, budget)) got.push_back({pass.batch.tokens, pass.batch.reads});
+        EXPECT_EQ(got, want) << prefix << " " << count << " " << budget;
       }
     }
   }

@@ -47,7 +47,7 @@ struct EditOutcome {
   int64_t bytes_kept = 0;     // Of these, what an earlier run had written.
   int64_t files_kept = 0;     // Of the weight files, those that it had written whole.
   int64_t bytes_cloned = 0;
-  int64_t peak_memory_bytes = 0;  // Resident, of the largest rank, up to here.
+  int64_t peak_memory_bytes = 0;  // Resident, of the largest process, up to here.
   nlohmann::json logits;          // What EditOptions::check found; null without it.
   double write_seconds = 0;
   double verify_seconds = 0;

@@ -232,11 +232,15 @@ void PrintOutcome(const EditCommandOptions& options, const EditPlan& plan, const
   std::cout << options.out << '\n';
 }
 
+// Of parts that go to a folder: a matrix and some smaller parts. More of them at once is no faster, and memory that a process
+// has not touched before is slow.
+constexpr int64_t kFolderMemoryBytes = int64_t{224} << 20;
+
 int ThreadsOf(const EditCommandOptions& options, int ranks) {
   if (options.threads > 0) return options.threads;
-  // One more than cores: while one waits for the disk, the others compute.
+  // Two more than cores: while these wait for the disk, the others compute.
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return std::clamp(cores / std::max(1, ranks) + 1, 2, 4);
+  return std::clamp(cores / std::max(1, ranks) + 2, 3, 4);
 }
 
 absl::Status WriteForm(const EditCommandOptions& options, const EditRequest& request, const sharding::WeightFiles& source,
@@ -300,6 +304,7 @@ absl::Status Edit(const RankGroup& group, const EditCommandOptions& options, con
   EditOptions run;
   run.threads = ThreadsOf(options, group.ranks);
   run.verify = !options.no_verify;
+  if (!write) run.memory_bytes = kFolderMemoryBytes;
   run.version = options.version;
   run.overwrite = options.overwrite;
   run.progress = [&](const char* what, int64_t done, int64_t total) { return progress.Show(what, done, total); };

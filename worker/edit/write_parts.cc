@@ -2,46 +2,62 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstring>
 #include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
+#include <utility>
 
 #include "sharding/concat.h"
 #include "sharding/direct_file.h"
 #include "sharding/status_macros.h"
+#include "worker/edit/buffer_pool.h"
 
 namespace bearing::edit {
 namespace {
 
 constexpr uint64_t kChecksumFactor = 0x9e3779b97f4a7c15;
 
-// Lets at most so many bytes be in use; one holder always may.
-class MemoryBudget {
- public:
-  explicit MemoryBudget(int64_t bytes) : limit_(bytes) {}
-
-  void Take(int64_t bytes) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [&] { return used_ == 0 || used_ + bytes <= limit_; });
-    used_ += bytes;
+// Reads what is copied; files of this machine by blocks that are still in the processor's cache when they are summed.
+absl::Status ReadAndSum(const sharding::WeightFiles& source, const sharding::OutputTensor::Source& from, absl::Span<char> out,
+                        Checksum* checksum) {
+  constexpr size_t kBlock = 512 << 10;
+  if (checksum == nullptr) return source.Read(from.shard, from.offset, out);
+  const size_t step = source.file(from.shard).descriptor() != nullptr ? kBlock : out.size();
+  for (size_t at = 0; at < out.size(); at += step) {
+    const absl::Span<char> block = out.subspan(at, step);
+    BEARING_RETURN_IF_ERROR(source.Read(from.shard, from.offset + static_cast<int64_t>(at), block));
+    checksum->Update(block);
   }
-  void Give(int64_t bytes) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      used_ -= bytes;
+  return absl::OkStatus();
+}
+
+// MakePart, and the sum of its bytes unless `checksum` is nullptr.
+absl::Status MakeAndSum(const sharding::WeightFiles& source, const EditPlan& plan, const Part& part, TensorEditor& editor,
+                        absl::Span<char> out, Checksum* checksum) {
+  for (const Piece& piece : part.pieces) {
+    const absl::Span<char> bytes = out.subspan(0, static_cast<size_t>(piece.end - piece.begin));
+    out.remove_prefix(bytes.size());
+    if (piece.tensor < 0) {
+      std::memcpy(bytes.data(), plan.copy.files[part.file].framed_header.data(), bytes.size());
+      if (checksum != nullptr) checksum->Update(bytes);
+      continue;
     }
-    changed_.notify_all();
+    const auto index = static_cast<size_t>(piece.tensor);
+    const sharding::OutputTensor& tensor = plan.copy.tensors[index];
+    const auto edit = plan.edits.find(index);
+    absl::Status made;
+    if (edit != plan.edits.end()) {
+      made = editor.Make(edit->second, piece.begin, bytes);
+      if (made.ok() && checksum != nullptr) checksum->Update(bytes);
+    } else {
+      made = ReadAndSum(source, {tensor.source->shard, tensor.source->offset + piece.begin}, bytes, checksum);
+    }
+    if (!made.ok()) return absl::Status(made.code(), Concat(made.message(), " tensor=", tensor.name));
   }
-
- private:
-  const int64_t limit_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  int64_t used_ = 0;
-};
+  return absl::OkStatus();
+}
 
 class PartWriter {
  public:
@@ -54,7 +70,7 @@ class PartWriter {
         editor_(editor),
         sink_(sink),
         options_(options),
-        budget_(options.memory_bytes),
+        buffers_(options.memory_bytes),
         next_(range.begin),
         checksums_(range.end - range.begin) {}
 
@@ -72,7 +88,7 @@ class PartWriter {
   TensorEditor& editor_;
   const PartSink& sink_;
   const WriteOptions& options_;
-  MemoryBudget budget_;
+  BufferPool buffers_;
   std::atomic<size_t> next_;
   std::vector<uint64_t> checksums_;
   std::mutex mutex_;  // Guards the two below.
@@ -86,9 +102,8 @@ absl::StatusOr<uint64_t> PartWriter::WritePart(size_t index, absl::Span<char> by
   if (options_.keep) {
     if (const std::optional<uint64_t> kept = options_.keep(index, bytes)) return *kept;
   }
-  BEARING_RETURN_IF_ERROR(MakePart(source_, plan_, parts_[index], editor_, bytes));
   Checksum checksum;
-  checksum.Update(bytes);
+  BEARING_RETURN_IF_ERROR(MakeAndSum(source_, plan_, parts_[index], editor_, bytes, &checksum));
   const uint64_t sum = checksum.Finish();
   BEARING_RETURN_IF_ERROR(sink_(index, bytes, sum));
   return sum;
@@ -103,10 +118,10 @@ absl::Status PartWriter::CountDone(size_t index) {
 void PartWriter::Work() {
   for (size_t index = next_++; index < range_.end && !stop_; index = next_++) {
     const Part& part = parts_[index];
-    budget_.Take(part.num_bytes);
     absl::Status status;
+    sharding::DirectBuffer buffer;
     try {
-      const sharding::DirectBuffer buffer(part.num_bytes, part.offset);
+      buffer = buffers_.Take(part.num_bytes, part.offset);
       const absl::StatusOr<uint64_t> checksum = WritePart(index, buffer.bytes());
       status = checksum.status();
       if (status.ok()) {
@@ -118,7 +133,7 @@ void PartWriter::Work() {
     } catch (const std::exception& error) {
       status = absl::InternalError(error.what());
     }
-    budget_.Give(part.num_bytes);
+    if (buffer.data() != nullptr) buffers_.Give(std::move(buffer));
     if (status.ok()) continue;
     stop_ = true;
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -140,10 +155,14 @@ absl::StatusOr<std::vector<uint64_t>> PartWriter::Run() {
 }  // namespace
 
 // Four chains of multiply and xor over 64-bit words: every word and its place count.
-void Checksum::AddBlock(const char* block) {
-  std::array<uint64_t, 4> words;
-  std::memcpy(words.data(), block, sizeof(words));
-  for (size_t i = 0; i < 4; ++i) chains_[i] = (chains_[i] ^ words[i]) * kChecksumFactor;
+void Checksum::AddBlocks(const char* blocks, size_t count) {
+  std::array<uint64_t, 4> chains = chains_;  // In registers.
+  for (; count > 0; --count, blocks += kBlockBytes) {
+    std::array<uint64_t, 4> words;
+    std::memcpy(words.data(), blocks, sizeof(words));
+    for (size_t i = 0; i < 4; ++i) chains[i] = (chains[i] ^ words[i]) * kChecksumFactor;
+  }
+  chains_ = chains;
 }
 
 void Checksum::Update(absl::Span<const char> bytes) {
@@ -154,17 +173,19 @@ void Checksum::Update(absl::Span<const char> bytes) {
     rest_size_ += take;
     bytes.remove_prefix(take);
     if (rest_size_ < rest_.size()) return;
-    AddBlock(rest_.data());
+    AddBlocks(rest_.data(), 1);
     rest_size_ = 0;
   }
-  for (; bytes.size() >= rest_.size(); bytes.remove_prefix(rest_.size())) AddBlock(bytes.data());
+  const size_t blocks = bytes.size() / kBlockBytes;
+  AddBlocks(bytes.data(), blocks);
+  bytes.remove_prefix(blocks * kBlockBytes);
   std::memcpy(rest_.data(), bytes.data(), bytes.size());
   rest_size_ = bytes.size();
 }
 
 uint64_t Checksum::Finish() {
   std::fill(rest_.begin() + static_cast<std::ptrdiff_t>(rest_size_), rest_.end(), '\0');
-  AddBlock(rest_.data());
+  AddBlocks(rest_.data(), 1);
   uint64_t sum = size_;
   for (const uint64_t chain : chains_) sum = (sum ^ chain ^ (chain >> 29)) * kChecksumFactor;
   return sum;
@@ -172,22 +193,7 @@ uint64_t Checksum::Finish() {
 
 absl::Status MakePart(const sharding::WeightFiles& source, const EditPlan& plan, const Part& part, TensorEditor& editor,
                       absl::Span<char> out) {
-  for (const Piece& piece : part.pieces) {
-    const absl::Span<char> bytes = out.subspan(0, static_cast<size_t>(piece.end - piece.begin));
-    out.remove_prefix(bytes.size());
-    if (piece.tensor < 0) {
-      std::memcpy(bytes.data(), plan.copy.files[part.file].framed_header.data(), bytes.size());
-      continue;
-    }
-    const auto index = static_cast<size_t>(piece.tensor);
-    const sharding::OutputTensor& tensor = plan.copy.tensors[index];
-    const auto edit = plan.edits.find(index);
-    const absl::Status made = edit != plan.edits.end()
-                                  ? editor.Make(edit->second, piece.begin, bytes)
-                                  : source.Read(tensor.source->shard, tensor.source->offset + piece.begin, bytes);
-    if (!made.ok()) return absl::Status(made.code(), Concat(made.message(), " tensor=", tensor.name));
-  }
-  return absl::OkStatus();
+  return MakeAndSum(source, plan, part, editor, out, nullptr);
 }
 
 absl::StatusOr<std::vector<uint64_t>> WriteParts(const sharding::WeightFiles& source, const EditPlan& plan,

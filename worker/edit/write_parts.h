@@ -40,10 +40,11 @@ class Checksum {
   uint64_t Finish();
 
  private:
-  void AddBlock(const char* block);
+  static constexpr size_t kBlockBytes = 32;
+  void AddBlocks(const char* blocks, size_t count);
 
   std::array<uint64_t, 4> chains_ = {1, 2, 3, 4};
-  std::array<char, 32> rest_ = {};
+  std::array<char, kBlockBytes> rest_ = {};
   size_t rest_size_ = 0;
   uint64_t size_ = 0;
 };

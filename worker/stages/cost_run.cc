@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "sharding/status_macros.h"
+#include "worker/memory.h"
 #include "worker/steer/token_scores.h"
 
 namespace bearing::worker {
@@ -76,6 +77,8 @@ void CostRun::WriteItem(const nlohmann::json& line) const {
 absl::Status ScoreItems(CostRun& run, const ItemSource& source, int64_t kl_tokens) {
   int64_t next = 0;
   for (bool is_last = false; !is_last;) {
+    // What a window left behind in pieces would be added to by the next.
+    ReturnFreeMemory();
     const int64_t first = next;
     std::vector<size_t> rows_of_item;
     BEARING_ASSIGN_OR_RETURN(const Window window, NextWindow(run, source, next, rows_of_item));

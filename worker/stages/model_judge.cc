@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "worker/stages/prompt_rows.h"
 #include "worker/steer/concept_metric.h"
@@ -16,7 +17,7 @@ namespace bearing::worker {
 namespace {
 
 // Completions that are read, run and recorded together.
-constexpr int64_t kTogether = 512;
+constexpr int64_t kTogether = sharding::kJudgeRows;
 constexpr double kNotJudged = std::numeric_limits<double>::quiet_NaN();
 
 // A judge's model on all ranks, cut like the job's.

@@ -34,14 +34,19 @@ absl::StatusOr<nlohmann::json> CheckLogits(JobContext& context, const sharding::
   BEARING_ASSIGN_OR_RETURN(const LogitProbe baseline, RunLogitProbe(*decoder, rows, {}));
   BEARING_ASSIGN_OR_RETURN(const LogitProbe steered,
                            RunLogitProbe(*decoder, rows, InterventionOf(context.spec.edit(), direction)));
-  const model::GemmPath path = decoder->gemm_path();
-  const model::Residency residency = decoder->residency();
-  context.DropDecoder();  // Two models need not fit at once.
-
   model::DecoderOptions options;
   options.dtype = ComputeType(context.spec);
-  options.gemm_path = path;
-  options.residency = residency;
+  options.gemm_path = decoder->gemm_path();
+  options.residency = decoder->residency();
+  bool stays = context.may_keep_model && options.residency == model::Residency::kResident;
+  if (stays) {
+    BEARING_ASSIGN_OR_RETURN(stays, context.HasRoomToStream(edited, options.dtype));
+  }
+  if (stays) {
+    options.residency = model::Residency::kStreamed;  // One pass: a layer at a time costs no more reading.
+  } else {
+    context.DropDecoder();  // Two models need not fit at once.
+  }
   BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<model::Decoder> check,
                            model::Decoder::Load(edited, context.plan, *context.grid.tensor_parallel, options));
   BEARING_ASSIGN_OR_RETURN(const LogitProbe written, RunLogitProbe(*check, rows, {}));

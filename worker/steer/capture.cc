@@ -66,7 +66,7 @@ struct ChunkLimits {
 ChunkLimits LimitsOf(const model::Decoder& decoder, int64_t replicas) {
   constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
   // Resident, a pass hands on what it captured before the next begins: only token ids are held.
-  if (decoder.residency() == model::Residency::kResident) return {replicas << 18, kUnlimited};
+  if (decoder.residency() == model::Residency::kResident) return {replicas << 16, kUnlimited};
   // A captured position is a vector a layer, fp32, on one rank of the replica; a token that waits is one on each.
   const int64_t ranks = decoder.comm().size();
   return {kUnlimited, replicas * std::max<int64_t>(1, decoder.stream_tokens() * ranks / decoder.config().num_layers())};

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "sharding/memory_rules.h"
 #include "worker/model/intervention.h"
 #include "worker/steer/replicas.h"
 #include "worker/steer/shared_rows.h"
@@ -25,7 +26,7 @@ struct TokenScoreOptions {
   // Scored tokens of each row, from its first on, at which the KL is taken. 0 = none.
   int64_t kl_tokens = 0;
   // Elements of logits that a rank holds at a time; a row of each intervention fits always.
-  int64_t logit_elements = int64_t{1} << 25;
+  int64_t logit_elements = sharding::kLogitElements;
   Replicas::Progress progress;  // May be empty.
 };
 

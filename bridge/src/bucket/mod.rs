@@ -5,13 +5,16 @@
 
 mod connect;
 mod explain;
+mod gcs_requests;
 mod persist;
 mod read;
+mod requests;
 mod runtime;
 mod s3_profile;
 mod s3_requests;
 mod secrets;
 mod upload;
+mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::failure::{Code, Failure, Result};
+use gcs_requests::GcsRequests;
 use s3_requests::S3Requests;
 use secrets::Secrets;
 
@@ -52,13 +56,20 @@ impl Default for Options {
     }
 }
 
+/// Requests that the store library does not have, where a store has more than it.
+enum Extra {
+    S3(S3Requests),
+    Gcs(GcsRequests),
+    None,
+}
+
 pub struct Bucket {
     /// "s3://name", for messages.
     uri: String,
     options: Options,
     store: Arc<dyn ObjectStore>,
     multipart: Arc<dyn MultipartStore>,
-    s3: Option<S3Requests>,
+    extra: Extra,
     secrets: Secrets,
 }
 
@@ -148,7 +159,7 @@ impl Bucket {
 
     /// Inside the store; replaces what is at `to`.
     pub fn copy(&self, from: &str, to: &str) -> Result<()> {
-        if let Some(s3) = &self.s3 {
+        if let Extra::S3(s3) = &self.extra {
             let object = self.stat(from)?;
             if object.size > self.options.copy_bytes {
                 return self.copy_parts(s3, &object, to);
@@ -168,12 +179,13 @@ impl Bucket {
         }
     }
 
-    /// Uploads below `prefix` that were begun and neither completed nor aborted. None for stores that drop them by themselves or
-    /// by a rule of the bucket.
+    /// Uploads below `prefix` that were begun and neither completed nor aborted. None for Azure, which
+    /// drops them by itself.
     pub fn pending_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
-        match &self.s3 {
-            None => Ok(Vec::new()),
-            Some(s3) => self.s3_uploads(s3, prefix),
+        match &self.extra {
+            Extra::S3(s3) => self.s3_uploads(s3, prefix),
+            Extra::Gcs(gcs) => self.gcs_uploads(gcs, prefix),
+            Extra::None => Ok(Vec::new()),
         }
     }
 

@@ -7,7 +7,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use object_store::aws::AmazonS3ConfigKey;
-use object_store::ClientOptions;
 
 /// Variables that come before the files in the chain.
 const EARLIER: [&str; 4] = [
@@ -49,18 +48,6 @@ pub fn settings_for_environment() -> Vec<(AmazonS3ConfigKey, String)> {
 
 pub fn is_secret(key: &AmazonS3ConfigKey) -> bool {
     matches!(key, AmazonS3ConfigKey::AccessKeyId | AmazonS3ConfigKey::SecretAccessKey | AmazonS3ConfigKey::Token)
-}
-
-/// The options of the connection that the store library reads from the same variables.
-pub fn client_options() -> ClientOptions {
-    let mut options = ClientOptions::new();
-    for (name, value) in env::vars() {
-        let Some(name) = name.strip_prefix("AWS_") else { continue };
-        if let Ok(key) = name.to_lowercase().parse() {
-            options = options.with_config(key, value);
-        }
-    }
-    options
 }
 
 fn any_set(names: &[&str]) -> bool {
