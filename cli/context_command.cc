@@ -13,6 +13,7 @@
 #include "cli/client_config.h"
 #include "cli/client_config_reader.h"
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/connection.h"
 #include "cli/exit_code.h"
 #include "sharding/status_macros.h"
@@ -230,17 +231,17 @@ void AddContextCommand(CommandLine& line) {
   list->callback([&line] { line.action = [&line] { return List(line.globals); }; });
 
   CLI::App* use = command->add_subcommand("use", "Use a context from now on");
-  use->add_option("NAME", options->name, "Name of the context")->required();
+  use->add_option("NAME", options->name, "Name of the context")->type_name(kContextType)->required();
   use->footer("Example:\n  bearing context use lab");
   use->callback([&line, options] { line.action = [options] { return Use(*options); }; });
 
   CLI::App* show = command->add_subcommand("show", "Show a context, without its token");
-  show->add_option("NAME", options->name, "Name of the context (default: the one in use)");
+  show->add_option("NAME", options->name, "Name of the context (default: the one in use)")->type_name(kContextType);
   show->footer("Example:\n  bearing context show\n  bearing context show lab -o json");
   show->callback([&line, options] { line.action = [&line, options] { return Show(*options, line.globals); }; });
 
   CLI::App* set = command->add_subcommand("set", "Make a context, or change what is given of one");
-  set->add_option("NAME", options->name, "Name of the context")->required();
+  set->add_option("NAME", options->name, "Name of the context")->type_name(kContextType)->required();
   set->add_flag("--token-stdin", options->token_stdin, "Keep the token in the config itself; it is read from standard input");
   set->add_flag("--use", options->use, "Use it from now on (the first one is in any case)");
   set->footer(
@@ -251,7 +252,7 @@ void AddContextCommand(CommandLine& line) {
   set->callback([&line, options] { line.action = [&line, options] { return Set(*options, line.app, line.globals); }; });
 
   CLI::App* remove = command->add_subcommand("delete", "Delete a context");
-  remove->add_option("NAME", options->name, "Name of the context")->required();
+  remove->add_option("NAME", options->name, "Name of the context")->type_name(kContextType)->required();
   remove->footer("Example:\n  bearing context delete lab");
   remove->callback([&line, options] { line.action = [options] { return Delete(*options); }; });
 }

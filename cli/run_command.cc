@@ -173,7 +173,8 @@ bool RunsOnServer(const CommandLine& line) {
 void AddRunCommand(CommandLine& line) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = line.app.add_subcommand("run", "Run a whole job on this machine, with no server set up");
-  command->add_option("JOB", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("JOB", options->spec.file, "Job file (YAML, JSON or .textproto); - reads YAML from standard input")
+      ->required();
   command->add_option("--ranks", options->spec.ranks, "Ranks (default: as in the job file, else 2)")
       ->check(CLI::Range(1, 1024));
   command

@@ -73,7 +73,8 @@ int Submit(const SubmitOptions& options, const Globals& globals) {
 void AddSubmitCommand(CommandLine& line) {
   auto options = std::make_shared<SubmitOptions>();
   CLI::App* command = line.app.add_subcommand("submit", "Submit a job to a server and print its name");
-  command->add_option("-f,--file", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("-f,--file", options->spec.file, "Job file (YAML, JSON or .textproto); - reads YAML from standard input")
+      ->required();
   command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")
       ->allow_extra_args(false);
   command->add_flag("--watch", options->watch, "Stay until the job ends; the exit code is then the job's");
