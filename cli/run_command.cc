@@ -166,9 +166,7 @@ int Run(const RunOptions& options, const Globals& globals, bool on_server) {
 
 }  // namespace
 
-bool RunsOnServer(const CommandLine& line) {
-  return line.app.get_option("--server")->count() > 0 || line.app.get_option("--context")->count() > 0;
-}
+bool RunsOnServer(const CommandLine& line) { return !line.globals.server.empty() || !line.globals.context.empty(); }
 
 void AddRunCommand(CommandLine& line) {
   auto options = std::make_shared<RunOptions>();

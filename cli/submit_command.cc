@@ -10,6 +10,7 @@
 #include "cli/exit_code.h"
 #include "cli/follow.h"
 #include "cli/jobs_client.h"
+#include "cli/labels.h"
 #include "cli/signals.h"
 #include "cli/spec_source.h"
 #include "cli/summary.h"
@@ -32,17 +33,13 @@ struct SubmitOptions {
 // The flags that stand for fields of the job.
 absl::Status ApplyFlags(const SubmitOptions& options, bearing::v1::JobSpec& spec) {
   if (options.priority.has_value()) spec.set_priority(*options.priority);
-  for (const std::string& label : options.labels) {
-    const size_t equals = label.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      return absl::InvalidArgumentError(absl::StrCat("--label: expected KEY=VALUE, found ", label));
-    }
-    (*spec.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
-  }
-  return absl::OkStatus();
+  return AddLabels(options.labels, *spec.mutable_labels());
 }
 
 int Submit(const SubmitOptions& options, const Globals& globals) {
+  if (options.timeout != absl::InfiniteDuration() && !options.watch && !options.wait) {
+    return Fail(absl::InvalidArgumentError("--timeout: needs --watch or --wait"));
+  }
   absl::StatusOr<SignalFile> signals = SignalFile::Open();
   if (!signals.ok()) return Fail(signals.status());
   absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
