@@ -328,7 +328,7 @@ TEST_F(SecurityTest, WrongFilesOfTheServerAreNamed) {
   EXPECT_THAT(refusal({dir_ / "none", dir_ / "server.key", ""}), HasSubstr("--tls-cert"));
   EXPECT_THAT(refusal({dir_ / "text", dir_ / "server.key", ""}), HasSubstr("no PEM certificate"));
   // Nobody is asked for its passphrase.
-  ca.Issue("server", dir_ / "locked", "passphrase");
+  ours.Issue("server", dir_ / "locked", "passphrase");
   EXPECT_THAT(refusal({dir_ / "locked", dir_ / "locked.key", ""}),
               HasSubstr("--tls-key: holds no PEM key, or an encrypted one"));
   EXPECT_THAT(refusal({dir_ / "server", dir_ / "text", ""}), HasSubstr("--tls-key"));
