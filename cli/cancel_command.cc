@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/exit_code.h"
 #include "cli/job_names.h"
 #include "cli/jobs_client.h"
@@ -26,7 +27,7 @@ int Cancel(const std::string& name, const Globals& globals) {
 void AddCancelCommand(CommandLine& line) {
   auto name = std::make_shared<std::string>();
   CLI::App* command = line.app.add_subcommand("cancel", "Cancel a job");
-  command->add_option("NAME", *name, "Name of the job")->required();
+  command->add_option("NAME", *name, "Name of the job")->type_name(kJobType)->required();
   command->footer(
       "A waiting job is cancelled at once, a running one after its current unit of work. A job that has ended is exit code "
       "6.\n\n"

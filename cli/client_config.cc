@@ -19,6 +19,7 @@
 #include "cli/output.h"
 #include "jobs/artifacts.h"
 #include "jobs/did_you_mean.h"
+#include "jobs/utf8.h"
 #include "sharding/concat.h"
 #include "sharding/status_macros.h"
 
@@ -99,6 +100,9 @@ absl::Status SaveClientConfig(const ClientConfig& config) {
   // A link stays one: what it points to is replaced.
   fs::path path = fs::weakly_canonical(config.path, error);
   if (error) path = config.path;
+  if (fs::exists(path, error) && !fs::is_regular_file(path, error)) {
+    return absl::FailedPreconditionError(Concat("the config is no plain file: path=", path.string()));
+  }
   std::vector<fs::path> missing;
   for (fs::path folder = path.parent_path(); !folder.empty() && !fs::exists(folder, error); folder = folder.parent_path()) {
     missing.push_back(folder);
@@ -132,7 +136,8 @@ absl::Status CheckServerAddress(std::string_view server) {
   const size_t colon = server.rfind(':');
   int port = 0;
   const bool fits = colon != std::string_view::npos && colon > 0 && absl::SimpleAtoi(AsAbsl(server.substr(colon + 1)), &port) &&
-                    port > 0 && port < 65536 && server.find_first_of(" \t/@") == std::string_view::npos;
+                    port > 0 && port < 65536 && server.find_first_of(" \t/@") == std::string_view::npos &&
+                    jobs::FirstInvalidUtf8(server) == std::string_view::npos;
   if (fits) return absl::OkStatus();
   return absl::InvalidArgumentError("expected HOST:PORT");
 }

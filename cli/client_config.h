@@ -1,7 +1,7 @@
 // The client's settings file: named contexts, each a server with whom to trust and who we are (docs/operations.md).
 //
 // YAML, read through the tree of job files, so that every mistake is told with file, line and field. What a `token` holds is in
-// no message. Functions are stateless.
+// no message (of the kind that the server makes: plain text). Functions are stateless.
 #ifndef BEARING_CLI_CLIENT_CONFIG_H_
 #define BEARING_CLI_CLIENT_CONFIG_H_
 

@@ -29,8 +29,22 @@ std::string Names(const CLI::App& app) {
   return absl::StrJoin(Commands(app), " ", [](std::string* out, const CLI::App* command) { out->append(command->get_name()); });
 }
 
+// The arguments with which `bearing` lists what the command's positional argument, or that of a command below it, may be; empty
+// when it cannot.
+std::string NamesFrom(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options()) {
+    if (!option->get_positional()) continue;
+    if (option->get_type_name() == kJobType) return "list -o name";
+    if (option->get_type_name() == kContextType) return "context list -o name";
+  }
+  for (const CLI::App* inner : Commands(app)) {
+    if (std::string names = NamesFrom(*inner); !names.empty()) return names;
+  }
+  return "";
+}
+
 std::string Bash(const CLI::App& app) {
-  std::string out = "_bearing() {\n  local word=${COMP_WORDS[COMP_CWORD]} command=\"\" inner=\"\" i\n";
+  std::string out = "_bearing() {\n  local word=${COMP_WORDS[COMP_CWORD]} command=\"\" inner=\"\" names=\"\" i\n";
   absl::StrAppend(&out, "  local commands=\"", Names(app), "\" flags=\"", absl::StrJoin(Flags(app), " "), "\"\n");
   absl::StrAppend(&out, "  for ((i = 1; i < COMP_CWORD; i++)); do\n",
                   "    [[ \" $commands \" == *\" ${COMP_WORDS[i]} \"* ]] && command=${COMP_WORDS[i]} && break\n  done\n");
@@ -41,13 +55,19 @@ std::string Bash(const CLI::App& app) {
       for (std::string& flag : Flags(*inner)) flags.push_back(std::move(flag));
     }
     absl::StrAppend(&out, "    ", command->get_name(), ") flags+=\" ", absl::StrJoin(flags, " "), "\" inner=\"",
-                    Names(*command), "\" ;;\n");
+                    Names(*command), "\" names=\"", NamesFrom(*command), "\" ;;\n");
   }
-  absl::StrAppend(&out, "  esac\n", "  if [[ $word == -* ]]; then\n    COMPREPLY=($(compgen -W \"$flags\" -- \"$word\"))\n",
-                  "  elif [[ -z $command ]]; then\n    COMPREPLY=($(compgen -W \"$commands\" -- \"$word\"))\n",
-                  "  elif [[ -n $inner && ${COMP_WORDS[COMP_CWORD - 1]} == \"$command\" ]]; then\n",
-                  "    COMPREPLY=($(compgen -W \"$inner\" -- \"$word\"))\n",
-                  "  else\n    COMPREPLY=($(compgen -f -- \"$word\"))\n  fi\n}\ncomplete -o filenames -F _bearing bearing\n");
+  absl::StrAppend(
+      &out, "  esac\n  [[ ${COMP_WORDS[COMP_CWORD - 1]} == --context ]] && names=\"context list -o name\"\n",
+      "  if [[ $word == -* ]]; then\n    COMPREPLY=($(compgen -W \"$flags\" -- \"$word\"))\n",
+      "  elif [[ -z $command ]]; then\n    COMPREPLY=($(compgen -W \"$commands\" -- \"$word\"))\n",
+      "  elif [[ -n $inner && ${COMP_WORDS[COMP_CWORD - 1]} == \"$command\" ]]; then\n",
+      "    COMPREPLY=($(compgen -W \"$inner\" -- \"$word\"))\n", "  else\n    COMPREPLY=()\n",
+      // compgen expands what it is given: of names, which come from a server, only characters that mean nothing to it.
+      "    [[ -n $names ]] && names=$(\"${COMP_WORDS[0]}\" $names 2>/dev/null | tr -cd 'A-Za-z0-9._\\n-') &&\n",
+      "      COMPREPLY=($(compgen -W \"$names\" -- \"$word\"))\n",
+      "    [[ ${#COMPREPLY[@]} == 0 ]] && COMPREPLY=($(compgen -f -- \"$word\"))\n  fi\n}\ncomplete -o filenames -F _bearing "
+      "bearing\n");
   return out;
 }
 
@@ -80,6 +100,9 @@ std::string Fish(const CLI::App& app) {
                     FishQuote(command->get_description()), "\n");
     const std::string seen = absl::StrCat("__fish_seen_subcommand_from ", command->get_name());
     AppendFishFlags(*command, absl::StrCat(" -n '", seen, "'"), out);
+    if (const std::string names = NamesFrom(*command); !names.empty()) {
+      absl::StrAppend(&out, "complete -c bearing -n '", seen, "' -a '(bearing ", names, " 2>/dev/null)'\n");
+    }
     for (const CLI::App* inner : Commands(*command)) {
       absl::StrAppend(&out, "complete -c bearing -f -n '", seen, "' -a ", inner->get_name(), " -d ",
                       FishQuote(inner->get_description()), "\n");

@@ -63,9 +63,11 @@ absl::Status ResolveConnection(const Variables& variables, Globals& globals) {
   if (globals.server.empty()) globals.server = context.server;
   globals.server_given = !globals.server.empty();
   if (globals.server.empty()) globals.server = kDefaultServer;
+  // What the environment holds is for the server that it names.
+  const bool environment = !by_flag || variable_server.empty() || variable_server == globals.server;
   const bool counts = globals.server == context.server || (by_flag && !flag_server.empty());
   if (counts && by_flag) FillFrom(context.security, globals.security);
-  globals.security = rpc::WithEnvironment(globals.security);
+  if (environment) globals.security = rpc::WithEnvironment(globals.security);
   if (counts && !by_flag) FillFrom(context.security, globals.security);
   return absl::OkStatus();
 }

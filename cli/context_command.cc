@@ -13,8 +13,10 @@
 #include "cli/client_config.h"
 #include "cli/client_config_reader.h"
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/connection.h"
 #include "cli/exit_code.h"
+#include "jobs/utf8.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::cli {
@@ -32,10 +34,6 @@ absl::StatusOr<ClientConfig> Load() { return LoadClientConfig(ClientConfigPath(P
 std::string TokenPlace(const ConnectionContext& context, const ClientConfig& config) {
   if (!context.security.token_file.empty()) return context.security.token_file;
   return context.security.token.empty() ? "-" : absl::StrCat(config.path, " (not shown)");
-}
-
-bool UsesTls(const ConnectionContext& context) {
-  return context.security.tls || !context.security.ca_file.empty() || !context.security.cert_file.empty();
 }
 
 nlohmann::json ContextJson(const ConnectionContext& context, const ClientConfig& config) {
@@ -74,8 +72,8 @@ int List(const Globals& globals) {
   }
   std::vector<std::vector<std::string>> rows = {{"CURRENT", "NAME", "SERVER", "TLS", "TOKEN"}};
   for (const ConnectionContext& context : config->contexts) {
-    rows.push_back({context.name == config->current ? "*" : "", context.name, context.server, UsesTls(context) ? "yes" : "no",
-                    TokenPlace(context, *config)});
+    rows.push_back({context.name == config->current ? "*" : "", context.name, context.server,
+                    context.security.encrypts() ? "yes" : "no", TokenPlace(context, *config)});
   }
   std::cout << FormatTable(rows);
   return kExitOk;
@@ -101,7 +99,7 @@ int Show(const ContextOptions& options, const Globals& globals) {
   std::vector<std::vector<std::string>> rows = {{"name", context->name},
                                                 {"current", context->name == config->current ? "yes" : "no"},
                                                 {"server", context->server},
-                                                {"tls", UsesTls(*context) ? "yes" : "no"}};
+                                                {"tls", context->security.encrypts() ? "yes" : "no"}};
   for (const ConfigTextField& field : ConfigTextFields()) {
     const std::string& value = context->security.*field.member;
     if (field.is_path && field.member != &rpc::ClientSecurity::token_file && !value.empty())
@@ -176,6 +174,9 @@ absl::Status Apply(const ContextOptions& options, const CLI::App& app, const Glo
     if (!path.empty() && !std::filesystem::is_regular_file(path, error)) {
       return absl::InvalidArgumentError(absl::StrCat(flag, ": no such file: path=", path));
     }
+    if (jobs::FirstInvalidUtf8(path) != std::string_view::npos) {
+      return absl::InvalidArgumentError(absl::StrCat(flag, ": the name is not valid UTF-8, which the config is written in"));
+    }
     // An empty value takes it out.
     security.*member = path.empty() ? "" : std::filesystem::absolute(path).lexically_normal().string();
   }
@@ -194,7 +195,8 @@ absl::Status Apply(const ContextOptions& options, const CLI::App& app, const Glo
 }
 
 int Set(const ContextOptions& options, const CLI::App& app, const Globals& flags) {
-  return Rewrite([&](ClientConfig& config) {
+  std::string said;
+  const int code = Rewrite([&](ClientConfig& config) {
     if (const absl::Status named = CheckContextName(options.name); !named.ok()) {
       return absl::InvalidArgumentError(absl::StrCat("NAME: ", named.message()));
     }
@@ -205,10 +207,12 @@ int Set(const ContextOptions& options, const CLI::App& app, const Globals& flags
     }
     BEARING_RETURN_IF_ERROR(Apply(options, app, flags, *context));
     if (options.use || config.current.empty()) config.current = options.name;
-    std::cerr << "context " << options.name << (config.current == options.name ? " (in use)" : "") << " written to "
-              << config.path << '\n';
+    said = absl::StrCat("context ", options.name, config.current == options.name ? " (in use)" : "", " written to ",
+                        config.path, "\n");
     return absl::OkStatus();
   });
+  if (code == kExitOk) std::cerr << said;
+  return code;
 }
 
 }  // namespace
@@ -230,17 +234,17 @@ void AddContextCommand(CommandLine& line) {
   list->callback([&line] { line.action = [&line] { return List(line.globals); }; });
 
   CLI::App* use = command->add_subcommand("use", "Use a context from now on");
-  use->add_option("NAME", options->name, "Name of the context")->required();
+  use->add_option("NAME", options->name, "Name of the context")->type_name(kContextType)->required();
   use->footer("Example:\n  bearing context use lab");
   use->callback([&line, options] { line.action = [options] { return Use(*options); }; });
 
   CLI::App* show = command->add_subcommand("show", "Show a context, without its token");
-  show->add_option("NAME", options->name, "Name of the context (default: the one in use)");
+  show->add_option("NAME", options->name, "Name of the context (default: the one in use)")->type_name(kContextType);
   show->footer("Example:\n  bearing context show\n  bearing context show lab -o json");
   show->callback([&line, options] { line.action = [&line, options] { return Show(*options, line.globals); }; });
 
   CLI::App* set = command->add_subcommand("set", "Make a context, or change what is given of one");
-  set->add_option("NAME", options->name, "Name of the context")->required();
+  set->add_option("NAME", options->name, "Name of the context")->type_name(kContextType)->required();
   set->add_flag("--token-stdin", options->token_stdin, "Keep the token in the config itself; it is read from standard input");
   set->add_flag("--use", options->use, "Use it from now on (the first one is in any case)");
   set->footer(
@@ -251,7 +255,7 @@ void AddContextCommand(CommandLine& line) {
   set->callback([&line, options] { line.action = [&line, options] { return Set(*options, line.app, line.globals); }; });
 
   CLI::App* remove = command->add_subcommand("delete", "Delete a context");
-  remove->add_option("NAME", options->name, "Name of the context")->required();
+  remove->add_option("NAME", options->name, "Name of the context")->type_name(kContextType)->required();
   remove->footer("Example:\n  bearing context delete lab");
   remove->callback([&line, options] { line.action = [options] { return Delete(*options); }; });
 }

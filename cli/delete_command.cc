@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/exit_code.h"
 #include "cli/jobs_client.h"
 
@@ -25,7 +26,7 @@ int Delete(const std::vector<std::string>& names, const Globals& globals) {
 void AddDeleteCommand(CommandLine& line) {
   auto names = std::make_shared<std::vector<std::string>>();
   CLI::App* command = line.app.add_subcommand("delete", "Forget a job that has ended; its artifacts stay");
-  command->add_option("NAME", *names, "Names of the jobs")->required();
+  command->add_option("NAME", *names, "Names of the jobs")->type_name(kJobType)->required();
   command->footer(
       "Removes the server's record and log of the job, not its output. A job that has not ended is exit code 6: cancel it "
       "first.\n\n"

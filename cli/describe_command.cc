@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/exit_code.h"
 #include "cli/jobs_client.h"
 
@@ -23,7 +24,7 @@ int Describe(const std::string& name, const Globals& globals) {
 void AddDescribeCommand(CommandLine& line) {
   auto name = std::make_shared<std::string>();
   CLI::App* command = line.app.add_subcommand("describe", "Show all about a job");
-  command->add_option("NAME", *name, "Name of the job")->required();
+  command->add_option("NAME", *name, "Name of the job")->type_name(kJobType)->required();
   command->footer("Example:\n  bearing describe refusal-3f9a1c\n  bearing describe refusal-3f9a1c -o json | jq .result");
   command->callback([&line, name] { line.action = [&line, name] { return Describe(*name, line.globals); }; });
 }

@@ -6,7 +6,7 @@ std::vector<ExitCodeMeaning> ExitCodeMeanings() {
   return {{kExitOk, "done; of a job: succeeded"},
           {kExitFailed, "the job failed, or anything not named below"},
           {kExitInvalid, "wrong usage, or a job that cannot be run as it stands"},
-          {kExitNotFound, "no such job"},
+          {kExitNotFound, "no such job or context"},
           {kExitDenied, "not authenticated, or not permitted"},
           {kExitUnavailable, "server not reached, or not in time"},
           {kExitConflict, "conflict: something exists already, or is in another state"},

@@ -9,14 +9,15 @@
 
 namespace bearing::cli {
 
+// What each means: ExitCodeMeanings().
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailed = 1;   // The job failed, or anything not named below.
-inline constexpr int kExitInvalid = 2;  // Wrong usage, or a job file that cannot be run as it stands.
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitInvalid = 2;
 inline constexpr int kExitNotFound = 3;
-inline constexpr int kExitDenied = 4;       // Not authenticated, or not permitted.
-inline constexpr int kExitUnavailable = 5;  // Server not reached, or not in time.
+inline constexpr int kExitDenied = 4;
+inline constexpr int kExitUnavailable = 5;
 inline constexpr int kExitConflict = 6;
-inline constexpr int kExitCancelled = 7;  // The job was cancelled.
+inline constexpr int kExitCancelled = 7;
 inline constexpr int kExitInterrupted = 130;
 
 // All of them in words, for help and manual.

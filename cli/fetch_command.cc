@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/exit_code.h"
 #include "cli/fetch.h"
 #include "cli/job_names.h"
@@ -49,7 +50,7 @@ int Fetch(const FetchOptions& options, const Globals& globals) {
 void AddFetchCommand(CommandLine& line) {
   auto options = std::make_shared<FetchOptions>();
   CLI::App* command = line.app.add_subcommand("fetch", "Copy a finished job's artifacts and check them");
-  command->add_option("NAME", options->name, "Name of the job")->required();
+  command->add_option("NAME", options->name, "Name of the job")->type_name(kJobType)->required();
   command->add_option("FOLDER", options->folder, "Where to; no file in it is overwritten")->required();
   command->add_option("--include", options->include, "Only files that match this pattern, e.g. 'checkpoint/*'");
   command->footer(

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -14,6 +15,7 @@
 #include "jobs/artifacts.h"
 #include "jobs/atomic_file.h"
 #include "jobs/job_spec.h"
+#include "jobs/utf8.h"
 #include "sharding/status_macros.h"
 #include "storage/uri.h"
 
@@ -131,6 +133,20 @@ absl::Status Create(const fs::path& path, std::string_view text) {
   return absl::AlreadyExistsError(absl::StrCat("nothing is overwritten: file=", path.string()));
 }
 
+// A job file is UTF-8.
+absl::Status CheckTexts(const JobTemplate& job) {
+  std::vector<std::pair<const char*, std::string>> texts = {
+      {"--model", job.model}, {"--concept", job.concept_name}, {"--out", job.output}};
+  for (const std::string& marker : job.markers) texts.emplace_back("--marker", marker);
+  for (const std::string& prompts : job.prompts) texts.emplace_back("--prompts", prompts);
+  for (const auto& [flag, text] : texts) {
+    if (jobs::FirstInvalidUtf8(text) != std::string_view::npos) {
+      return absl::InvalidArgumentError(absl::StrCat(flag, ": not valid UTF-8"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Init(const InitOptions& options) {
   const fs::path file = fs::absolute(options.file).lexically_normal();
   const fs::path folder = file.parent_path();
@@ -140,6 +156,7 @@ absl::Status Init(const InitOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("FILE: no such folder: path=", folder.string()));
   }
   BEARING_ASSIGN_OR_RETURN(const JobTemplate job, Fill(options, folder));
+  BEARING_RETURN_IF_ERROR(CheckTexts(job));
   const std::string text = JobFileText(job);
   BEARING_ASSIGN_OR_RETURN(bearing::v1::JobSpec spec, jobs::ParseJobFile(text, options.file));
   jobs::ApplyDefaults(spec);

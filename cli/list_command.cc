@@ -11,6 +11,7 @@
 #include "cli/exit_code.h"
 #include "cli/job_names.h"
 #include "cli/jobs_client.h"
+#include "cli/labels.h"
 
 namespace bearing::cli {
 namespace {
@@ -23,13 +24,7 @@ struct ListOptions {
 int List(const ListOptions& options, const Globals& globals) {
   bearing::v1::ListJobsRequest request;
   request.set_state(ParseState(options.state));
-  for (const std::string& label : options.labels) {
-    const size_t equals = label.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      return Fail(absl::InvalidArgumentError(absl::StrCat("--label: expected KEY=VALUE, found ", label)));
-    }
-    (*request.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
-  }
+  if (const absl::Status added = AddLabels(options.labels, *request.mutable_labels()); !added.ok()) return Fail(added);
   JobsClient client(globals.server, globals.security);
   const absl::StatusOr<std::vector<bearing::v1::Job>> jobs = client.List(request);
   if (!jobs.ok()) return Fail(jobs.status());

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/exit_code.h"
 #include "cli/jobs_client.h"
 
@@ -81,7 +82,7 @@ int Logs(const LogsOptions& options, const Globals& globals) {
 void AddLogsCommand(CommandLine& line) {
   auto options = std::make_shared<LogsOptions>();
   CLI::App* command = line.app.add_subcommand("logs", "Show the log of a job");
-  command->add_option("NAME", options->name, "Name of the job")->required();
+  command->add_option("NAME", options->name, "Name of the job")->type_name(kJobType)->required();
   command->add_flag("-f,--follow", options->follow, "Stay until the job has ended");
   command->add_option("--tail", options->tail, "Only the last so many lines")->check(CLI::Range(1, 1000));
   command->add_option("--rank", options->rank, "Only lines of this rank; -1 = the coordinator")

@@ -16,8 +16,15 @@ bool NeedsServer(const CommandLine& line) {
   static const std::set<std::string> kLocal = {"plan",       "select",  "report", "compare",  "search",
                                                "edit",       "trace",   "probe",  "validate", "token",
                                                "completion", "context", "init",   "schema",   "man"};
+  // They speak of this machine, and of a server only where one is named; the context in use does not name one.
+  static const std::set<std::string> kOfThisMachine = {"version", "doctor"};
   const std::string name = line.app.get_subcommands().front()->get_name();
-  return name == "run" ? RunsOnServer(line) : !kLocal.contains(name);
+  if (name == "run") return RunsOnServer(line);
+  if (kOfThisMachine.contains(name)) {
+    const Variables variables = ProcessVariables();
+    return RunsOnServer(line) || !variables("BEARING_SERVER").empty() || !variables("BEARING_CONTEXT").empty();
+  }
+  return !kLocal.contains(name);
 }
 
 int Main(int argc, char** argv) {

@@ -123,7 +123,8 @@ constexpr Named kEnvironment[] = {
     {"BEARING_SERVER", "HOST:PORT of the server, as --server"},
     {"BEARING_CONTEXT", "Context with the server, as --context"},
     {"BEARING_CONFIG", "File with the contexts"},
-    {"BEARING_CA_FILE, BEARING_CERT_FILE, BEARING_KEY_FILE, BEARING_TOKEN_FILE", "As the flags of these names"},
+    {"BEARING_CA_FILE, BEARING_CERT_FILE, BEARING_KEY_FILE, BEARING_TOKEN_FILE",
+     "As --ca-file, --cert, --key and --token-file"},
     {"BEARING_TLS", "1: encrypt, as --tls"},
     {"NO_COLOR, CI, TERM", "No colours; no progress bar, but a line for each change"},
 };

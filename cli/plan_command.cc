@@ -113,7 +113,8 @@ void AddMachineOptions(CLI::App& command, PlanOptions& options) {
 void AddPlanCommand(CommandLine& line) {
   auto options = std::make_shared<PlanOptions>();
   CLI::App* command = line.app.add_subcommand("plan", "What a job takes in memory, messages and time, before it runs");
-  command->add_option("JOB", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("JOB", options->spec.file, "Job file (YAML, JSON or .textproto); - reads YAML from standard input")
+      ->required();
   command->add_option("--ranks", options->ranks, "Ranks; several (1,2,4,8) give a line each")
       ->delimiter(',')
       ->allow_extra_args(false)

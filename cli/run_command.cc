@@ -166,14 +166,13 @@ int Run(const RunOptions& options, const Globals& globals, bool on_server) {
 
 }  // namespace
 
-bool RunsOnServer(const CommandLine& line) {
-  return line.app.get_option("--server")->count() > 0 || line.app.get_option("--context")->count() > 0;
-}
+bool RunsOnServer(const CommandLine& line) { return !line.globals.server.empty() || !line.globals.context.empty(); }
 
 void AddRunCommand(CommandLine& line) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = line.app.add_subcommand("run", "Run a whole job on this machine, with no server set up");
-  command->add_option("JOB", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("JOB", options->spec.file, "Job file (YAML, JSON or .textproto); - reads YAML from standard input")
+      ->required();
   command->add_option("--ranks", options->spec.ranks, "Ranks (default: as in the job file, else 2)")
       ->check(CLI::Range(1, 1024));
   command

@@ -10,6 +10,7 @@
 #include "cli/exit_code.h"
 #include "cli/follow.h"
 #include "cli/jobs_client.h"
+#include "cli/labels.h"
 #include "cli/signals.h"
 #include "cli/spec_source.h"
 #include "cli/summary.h"
@@ -32,17 +33,13 @@ struct SubmitOptions {
 // The flags that stand for fields of the job.
 absl::Status ApplyFlags(const SubmitOptions& options, bearing::v1::JobSpec& spec) {
   if (options.priority.has_value()) spec.set_priority(*options.priority);
-  for (const std::string& label : options.labels) {
-    const size_t equals = label.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      return absl::InvalidArgumentError(absl::StrCat("--label: expected KEY=VALUE, found ", label));
-    }
-    (*spec.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
-  }
-  return absl::OkStatus();
+  return AddLabels(options.labels, *spec.mutable_labels());
 }
 
 int Submit(const SubmitOptions& options, const Globals& globals) {
+  if (options.timeout != absl::InfiniteDuration() && !options.watch && !options.wait) {
+    return Fail(absl::InvalidArgumentError("--timeout: needs --watch or --wait"));
+  }
   absl::StatusOr<SignalFile> signals = SignalFile::Open();
   if (!signals.ok()) return Fail(signals.status());
   absl::StatusOr<bearing::v1::JobSpec> spec = LoadSpec(options.spec);
@@ -73,7 +70,8 @@ int Submit(const SubmitOptions& options, const Globals& globals) {
 void AddSubmitCommand(CommandLine& line) {
   auto options = std::make_shared<SubmitOptions>();
   CLI::App* command = line.app.add_subcommand("submit", "Submit a job to a server and print its name");
-  command->add_option("-f,--file", options->spec.file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("-f,--file", options->spec.file, "Job file (YAML, JSON or .textproto); - reads YAML from standard input")
+      ->required();
   command->add_option("--set", options->spec.sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")
       ->allow_extra_args(false);
   command->add_flag("--watch", options->watch, "Stay until the job ends; the exit code is then the job's");

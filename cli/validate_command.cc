@@ -30,7 +30,8 @@ int Validate(const SpecOptions& options, const Globals& globals) {
 void AddValidateCommand(CommandLine& line) {
   auto options = std::make_shared<SpecOptions>();
   CLI::App* command = line.app.add_subcommand("validate", "Check a job file, its prompts and its model on this machine");
-  command->add_option("-f,--file", options->file, "Job file (YAML or JSON); - reads standard input")->required();
+  command->add_option("-f,--file", options->file, "Job file (YAML, JSON or .textproto); - reads YAML from standard input")
+      ->required();
   command->add_option("--set", options->sets, "Set a field of the job, e.g. select.kl_max=0.2 (repeatable)")
       ->allow_extra_args(false);
   command->footer(

@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "cli/command.h"
+#include "cli/completion.h"
 #include "cli/exit_code.h"
 #include "cli/follow.h"
 #include "cli/job_names.h"
@@ -90,7 +91,7 @@ void AddWatchCommand(CommandLine& line) {
   auto name = std::make_shared<std::string>();
   auto options = std::make_shared<WatchOptions>();
   CLI::App* command = line.app.add_subcommand("watch", "Show a job's progress until it ends");
-  command->add_option("NAME", *name, "Name of the job")->required();
+  command->add_option("NAME", *name, "Name of the job")->type_name(kJobType)->required();
   AddTimeoutOption(*command, options->timeout);
   command->footer(
       "The exit code is the job's: 0 succeeded, 1 failed, 7 cancelled. Ctrl-C stops watching, not the job.\n\n"

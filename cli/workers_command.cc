@@ -73,13 +73,14 @@ absl::Status ReportExit(const std::string& group, const GroupExit& exit, const G
 std::map<std::string, std::string> EnvironmentOf(const rpc::ClientSecurity& security, int threads) {
   std::map<std::string, std::string> environment = ThreadEnvironment(threads);
   const auto set = [&](const char* name, const std::string& path) {
-    if (!path.empty()) environment[name] = std::filesystem::absolute(path).string();
+    // Empty, too: `security` says all, and this process may have been told more for another server.
+    environment[name] = path.empty() ? "" : std::filesystem::absolute(path).string();
   };
   set("BEARING_CA_FILE", security.ca_file);
   set("BEARING_CERT_FILE", security.cert_file);
   set("BEARING_KEY_FILE", security.key_file);
   set("BEARING_TOKEN_FILE", security.token_file);
-  if (security.tls) environment["BEARING_TLS"] = "1";
+  environment["BEARING_TLS"] = security.tls ? "1" : "";
   return environment;
 }
 

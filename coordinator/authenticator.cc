@@ -42,15 +42,17 @@ absl::StatusOr<Authenticator::Version> Authenticator::VersionOf(const std::strin
     return absl::ErrnoToStatus(errno, absl::StrCat("token file: cannot be read: file=", path));
   }
   return Version{static_cast<int64_t>(info.st_ino), static_cast<int64_t>(info.st_size),
-                 info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec};
+                 info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec,
+                 info.st_ctim.tv_sec * 1'000'000'000 + info.st_ctim.tv_nsec};
 }
 
 absl::Status Authenticator::Load() {
   looked_at_ = clock_->SteadyNow();
   // The version first: a change while the file is read is then seen at the next look.
-  BEARING_ASSIGN_OR_RETURN(version_, VersionOf(path_));
+  BEARING_ASSIGN_OR_RETURN(const Version version, VersionOf(path_));
   BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(path_));
   BEARING_ASSIGN_OR_RETURN(tokens_, rpc::ParseTokenFile(text, path_));
+  version_ = version;
   return absl::OkStatus();
 }
 
@@ -58,13 +60,18 @@ void Authenticator::LoadIfChanged() {
   if (clock_->SteadyNow() - looked_at_ < kLookEvery) return;
   looked_at_ = clock_->SteadyNow();
   const absl::StatusOr<Version> now = VersionOf(path_);
-  if (now.ok() && *now == version_) return;
+  if (now.ok() && *now == version_) {
+    complaint_.clear();
+    return;
+  }
   const absl::Status status = now.ok() ? Load() : now.status();
+  std::string complaint(status.message());
   if (status.ok()) {
     logger_->info("token file read again: tokens={}", tokens_.size());
-  } else {
-    logger_->error("token file not taken, the old one stays in force: {}", std::string(status.message()));
+  } else if (complaint != complaint_) {  // It is tried again at every look.
+    logger_->error("token file not taken, the old one stays in force: {}", complaint);
   }
+  complaint_ = std::move(complaint);
 }
 
 absl::StatusOr<Caller> Authenticator::Authenticate(std::string_view header) {

@@ -51,6 +51,7 @@ class Authenticator {
     int64_t inode = 0;
     int64_t size = 0;
     int64_t modified_ns = 0;
+    int64_t changed_ns = 0;  // Also by who may read it.
     bool operator==(const Version&) const = default;
   };
 
@@ -65,7 +66,8 @@ class Authenticator {
   const Clock* const clock_;
   spdlog::logger* const logger_;
   absl::Mutex mutex_;
-  Version version_ ABSL_GUARDED_BY(mutex_);
+  Version version_ ABSL_GUARDED_BY(mutex_);        // Of what is in force.
+  std::string complaint_ ABSL_GUARDED_BY(mutex_);  // Why what came after it was not taken, as it was logged.
   SteadyTime looked_at_ ABSL_GUARDED_BY(mutex_);
   std::vector<rpc::TokenEntry> tokens_ ABSL_GUARDED_BY(mutex_);
 };

@@ -3,6 +3,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
@@ -24,7 +25,7 @@ using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
 
 Bio Memory(const std::string& text) { return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), &BIO_free); }
 
-// Changes whenever somebody writes to a file or puts another one in its place.
+// Changes whenever somebody writes to a file, puts another one in its place, or lets it be read.
 std::string LookOf(const TlsOptions& options) {
   std::string look;
   for (const std::string& path : {options.cert_file, options.key_file, options.client_ca_file}) {
@@ -34,7 +35,7 @@ std::string LookOf(const TlsOptions& options) {
       continue;
     }
     absl::StrAppend(&look, info.st_dev, ":", info.st_ino, ":", info.st_size, ":", info.st_mtim.tv_sec, ".",
-                    info.st_mtim.tv_nsec, ";");
+                    info.st_mtim.tv_nsec, ":", info.st_ctim.tv_sec, ".", info.st_ctim.tv_nsec, ";");
   }
   return look;
 }
@@ -77,13 +78,23 @@ absl::StatusOr<CertificateSet> ReadSet(const TlsOptions& options) {
   BEARING_ASSIGN_OR_RETURN(set.chain, ReadPem(options.cert_file, "--tls-cert"));
   BEARING_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificates(set.chain, options.cert_file, "--tls-cert"));
   BEARING_ASSIGN_OR_RETURN(set.key, ReadPem(options.key_file, "--tls-key"));
-  const Key key(PEM_read_bio_PrivateKey(Memory(set.key).get(), nullptr, nullptr, nullptr), &EVP_PKEY_free);
+  // With an empty passphrase, as gRPC reads it: without one, OpenSSL would ask at the terminal.
+  char passphrase[] = "";
+  const Key key(PEM_read_bio_PrivateKey(Memory(set.key).get(), nullptr, nullptr, passphrase), &EVP_PKEY_free);
   if (key == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("--tls-key: holds no PEM key: file=", options.key_file));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--tls-key: holds no PEM key, or an encrypted one: file=", options.key_file));
   }
   if (X509_check_private_key(certificate.get(), key.get()) != 1) {
     return absl::InvalidArgumentError(absl::StrCat("--tls-key: is not the key of the certificate: key=", options.key_file,
                                                    " certificate=", options.cert_file));
+  }
+  // What TLS itself refuses, gRPC would refuse in silence.
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> trial(SSL_CTX_new(TLS_server_method()), &SSL_CTX_free);
+  if (trial == nullptr || SSL_CTX_use_certificate(trial.get(), certificate.get()) != 1 ||
+      SSL_CTX_use_PrivateKey(trial.get(), key.get()) != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--tls-cert: TLS does not take it; its key is too short or its hash too old: file=", options.cert_file));
   }
   if (!options.client_ca_file.empty()) {
     BEARING_ASSIGN_OR_RETURN(set.client_ca, ReadPem(options.client_ca_file, "--tls-client-ca"));
@@ -108,17 +119,25 @@ void CertificateFiles::Refresh() {
   const std::string look = LookOf(options_);
   {
     absl::MutexLock lock(&mutex_);
-    if (look == seen_) return;
+    if (look == seen_) {
+      complaint_.clear();
+      return;
+    }
   }
   absl::StatusOr<CertificateSet> set = ReadSet(options_);
   // Written to while they were read: next time.
   if (LookOf(options_) != look) return;
   absl::MutexLock lock(&mutex_);
-  seen_ = look;
   if (!set.ok()) {
-    logger_->error("certificates not taken, the old ones stay in force: {}", std::string(set.status().message()));
+    // Tried again at the next look: what could not be read just now may be readable then.
+    std::string complaint(set.status().message());
+    if (complaint == complaint_) return;
+    complaint_ = std::move(complaint);
+    logger_->error("certificates not taken, the old ones stay in force: {}", complaint_);
     return;
   }
+  seen_ = look;
+  complaint_.clear();
   current_ = {current_.number + 1, std::make_shared<const CertificateSet>(*std::move(set))};
   logger_->info("certificates read again: certificate={} client_ca={}", options_.cert_file, options_.client_ca_file);
 }

@@ -57,7 +57,8 @@ class CertificateFiles {
   spdlog::logger* const logger_;
   mutable absl::Mutex mutex_;
   Version current_ ABSL_GUARDED_BY(mutex_);
-  std::string seen_ ABSL_GUARDED_BY(mutex_);  // What the files looked like that were read last, for better or worse.
+  std::string seen_ ABSL_GUARDED_BY(mutex_);       // What the files looked like that are in force.
+  std::string complaint_ ABSL_GUARDED_BY(mutex_);  // Why those after them were not taken, as it was logged.
 };
 
 }  // namespace bearing::coordinator

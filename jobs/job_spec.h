@@ -1,4 +1,4 @@
-// Job files: YAML or JSON to JobSpec, defaults, validation.
+// Job files: YAML, JSON or protobuf text to JobSpec, defaults, validation.
 #ifndef BEARING_JOBS_JOB_SPEC_H_
 #define BEARING_JOBS_JOB_SPEC_H_
 
@@ -18,9 +18,10 @@ struct FieldViolation {
   std::string message;
 };
 
-// Parses the text of a job file (`source` is its name for messages; .json or YAML by content). Needs `apiVersion: bearing/v1`
-// and `kind: Job`. Unknown keys, wrong types, duplicate keys are InvalidArgument with the line, and "did you mean" for a key.
-// Files over 1 MiB, or with more than 100 aliases, are refused.
+// Parses the text of a job file (`source` is its name, for messages, and for the form: see text_job.h; others are YAML, of
+// which JSON is a part). Needs `apiVersion: bearing/v1` and `kind: Job`, but in protobuf text. Unknown keys, wrong types,
+// duplicate keys are InvalidArgument with the line, and "did you mean" for a key. Files over 1 MiB, or with more than 100
+// aliases, are refused.
 absl::StatusOr<bearing::v1::JobSpec> ParseJobFile(std::string_view text, std::string_view source);
 
 // ParseJobFile of a file, with every relative path in it resolved against the file's folder; `output` against the current

@@ -10,6 +10,7 @@
 #include "jobs/job_spec.h"
 #include "jobs/message_reader.h"
 #include "jobs/prompt_fields.h"
+#include "jobs/text_job.h"
 #include "jobs/yaml_tree.h"
 #include "sharding/concat.h"
 #include "sharding/status_macros.h"
@@ -53,6 +54,7 @@ absl::StatusOr<JobSpec> ParseJobFile(std::string_view text, std::string_view sou
     return absl::InvalidArgumentError(
         Concat(source, ": too large for a job file: bytes=", text.size(), " at most=", kMaxJobFileBytes));
   }
+  if (IsTextJob(source)) return ParseTextJob(text, source);
   BEARING_ASSIGN_OR_RETURN(const YamlNodePtr root, ParseYaml(text, source));
   if (root->kind == YamlNode::Kind::kNull) return absl::InvalidArgumentError(Concat(source, ": the job file is empty"));
   JobSpec spec;

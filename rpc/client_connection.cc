@@ -95,7 +95,7 @@ ClientSecurity WithEnvironment(ClientSecurity given) {
 
 absl::StatusOr<std::unique_ptr<ClientConnection>> ClientConnection::Open(const std::string& server,
                                                                          const ClientSecurity& security) {
-  const bool secure = security.tls || !security.ca_file.empty() || !security.cert_file.empty();
+  const bool secure = security.encrypts();
   const bool in_file = !security.token_file.empty();
   if (in_file) BEARING_RETURN_IF_ERROR(ReadToken(security.token_file).status());
   if (in_file || !security.token.empty()) {

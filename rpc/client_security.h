@@ -14,6 +14,8 @@ struct ClientSecurity {
   std::string token_file = {};   // Its first line is the token.
   std::string token = {};        // The token itself, without a file.
   bool allow_plaintext = false;  // Send a token unencrypted to another machine.
+
+  bool encrypts() const { return tls || !ca_file.empty() || !cert_file.empty(); }
 };
 
 // What BEARING_CA_FILE, BEARING_CERT_FILE, BEARING_KEY_FILE, BEARING_TOKEN_FILE and BEARING_TLS say, where `given` says

@@ -1,6 +1,7 @@
 #include "worker/coordinator_link.h"
 
 #include <grpcpp/grpcpp.h>
+#include <time.h>
 
 #include <chrono>
 #include <condition_variable>
@@ -64,6 +65,13 @@ std::string StageText(bearing::v1::Stage stage) {
   return absl::AsciiStrToLower(absl::StripPrefix(bearing::v1::Stage_Name(stage), "STAGE_"));
 }
 
+// Goes on while the machine sleeps, unlike the steady clock.
+std::chrono::nanoseconds SinceBoot() {
+  timespec time{};
+  ::clock_gettime(CLOCK_BOOTTIME, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
 // The service with a token on each call.
 class Caller {
  public:
@@ -86,11 +94,9 @@ class Caller {
 class LeasedJobImpl final : public LeasedJob {
  public:
   LeasedJobImpl(Caller* caller, std::string group_id, bearing::v1::Lease lease)
-      : caller_(caller),
-        group_id_(std::move(group_id)),
-        lease_(std::move(lease)),
-        kept_at_(std::chrono::steady_clock::now()),
-        thread_([this] { Beat(); }) {}
+      : caller_(caller), group_id_(std::move(group_id)), lease_(std::move(lease)), kept_at_(SinceBoot()), thread_([this] {
+          Beat();
+        }) {}
 
   ~LeasedJobImpl() override { StopBeating(); }
 
@@ -117,7 +123,7 @@ class LeasedJobImpl final : public LeasedJob {
   absl::Status ShouldStop() override {
     std::lock_guard lock(mutex_);
     // Without an answer for as long as the lease lives the coordinator may have given the job to others: fence ourselves.
-    if (stop_reason_.ok() && std::chrono::steady_clock::now() - kept_at_ > std::chrono::seconds(lease_.ttl_seconds())) {
+    if (stop_reason_.ok() && SinceBoot() - kept_at_ > std::chrono::seconds(lease_.ttl_seconds())) {
       stop_reason_ = absl::AbortedError("the lease is lost: no answer from the coordinator for as long as it lives");
     }
     return stop_reason_;
@@ -234,7 +240,7 @@ class LeasedJobImpl final : public LeasedJob {
       if (done_) return;
       const bool report = std::exchange(changed_, false);
       lock.unlock();
-      const auto asked = std::chrono::steady_clock::now();
+      const auto asked = SinceBoot();
       const absl::StatusOr<bool> cancel = report ? Report(/*patient=*/true) : KeepLease();
       lock.lock();
       if (cancel.ok()) {
@@ -261,8 +267,9 @@ class LeasedJobImpl final : public LeasedJob {
   std::deque<bearing::v1::WorkerLogLine> lines_;  // Not sent yet.
   int64_t first_line_ = 1;                        // Number of the first of them.
   absl::Status stop_reason_;
-  // When the call was made by which the lease was kept last: the coordinator counts from no earlier moment.
-  std::chrono::steady_clock::time_point kept_at_;
+  // When the call was made by which the lease was kept last: the coordinator counts from no earlier moment. At first, when the
+  // lease came, which is later than it was sent by the time of the answer.
+  std::chrono::nanoseconds kept_at_;
   std::thread thread_;  // Last: starts when all else is there.
 };
 

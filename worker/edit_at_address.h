@@ -20,7 +20,7 @@ using CheckLogitsOf = std::function<absl::StatusOr<nlohmann::json>(const std::st
 
 // RunEditCommand with model, directions and means read where they are. When `options.out` is in a bucket, a checkpoint is
 // written straight into it (edit_to_bucket.h), and a smaller form by way of a temporary folder. `check` is for
-// `options.check_logits`. Every rank calls it alike.
+// `options.check_logits`, and needed with it. Every rank calls it alike.
 absl::Status EditAtAddress(const edit::RankGroup& group, edit::EditCommandOptions options, const CheckLogitsOf& check = {});
 
 }  // namespace bearing::worker

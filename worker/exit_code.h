@@ -15,6 +15,7 @@ inline int ExitCode(const absl::Status& status) {
       return 2;
     case absl::StatusCode::kNotFound:
       return 3;
+    case absl::StatusCode::kUnauthenticated:
     case absl::StatusCode::kPermissionDenied:
       return 4;
     case absl::StatusCode::kAlreadyExists:

@@ -68,9 +68,16 @@ absl::Status PublishTogether(const edit::RankGroup& group, const std::string& fo
     });
     return staged.ok() ? staged : publisher.Explained(staged);
   }));
-  return edit::WorkTogether(group, [&](const std::atomic<bool>&) {
-    return group.rank == 0 ? publisher.Commit(files, opened->manifest) : absl::OkStatus();
+  return edit::WorkTogether(group, [&](const std::atomic<bool>&) -> absl::Status {
+    if (group.rank != 0) return absl::OkStatus();
+    if (progress) BEARING_RETURN_IF_ERROR(progress(done, total));  // The last word before all of it is there for others.
+    return publisher.Commit(files, opened->manifest);
   });
+}
+
+absl::Status DiscardStaged(const std::string& folder, const storage::Location& destination) {
+  BEARING_ASSIGN_OR_RETURN(Publication publication, Open(folder, destination, {}));
+  return publication.publisher->Discard();
 }
 
 absl::StatusOr<bool> BeginTogether(const edit::RankGroup& group, storage::Publisher& publisher) {

@@ -23,6 +23,9 @@ using PublishProgress = std::function<absl::Status(int64_t, int64_t)>;
 absl::Status PublishTogether(const edit::RankGroup& group, const std::string& folder, const storage::Location& destination,
                              const storage::PublishOptions& options, const PublishProgress& progress);
 
+// Removes what runs of the same folder have staged and not committed. By one rank, when no other is at work.
+absl::Status DiscardStaged(const std::string& folder, const storage::Location& destination);
+
 // Publisher::Begin by rank 0, for all: true on every rank when an earlier run has finished.
 absl::StatusOr<bool> BeginTogether(const edit::RankGroup& group, storage::Publisher& publisher);
 

@@ -132,8 +132,9 @@ absl::Status Serve(comm::Communicator& comm, const ServeOptions& options) {
     const nlohmann::json about = {{"job", job->lease().job_name()}, {"attempt", job->lease().attempt()}};
     const bool ok = outcome.status.ok();
     log.Say(ok ? "info" : "error", ok ? "succeeded" : absl::StrCat("ended: ", outcome.status.ToString()), about);
-    // Nobody waits for what a group says that has lost its lease; asking for other work gives up what is left of it.
-    if (!ok && absl::IsAborted(job->ShouldStop())) continue;
+    // Nobody waits for what a group says that was stopped because it lost its lease; asking for other work gives up what is
+    // left of it. Any other outcome is told: Complete hears whether the lease still counts.
+    if (absl::IsAborted(outcome.status) && absl::IsAborted(job->ShouldStop())) continue;
     if (!ok && !absl::IsCancelled(outcome.status)) job->OnLog("error", std::string(outcome.status.message()));
     const absl::Status told = job->Complete(outcome);
     if (!told.ok()) log.Say("error", absl::StrCat("the coordinator did not take the outcome: ", told.ToString()), about);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "jobs/artifacts.h"
@@ -220,6 +221,8 @@ absl::Status RunAll(JobContext& context, const bearing::v1::Lease& shared, TaskO
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, reader.status()));
   context.source = model->get();
   context.reader = reader->get();
+  // A streamed decoder reads ahead from the reader: it goes first, on errors too. What stays has been taken by then.
+  const absl::Cleanup drop = [&context] { context.DropDecoder(); };
   BEARING_ASSIGN_OR_RETURN(const bool is_kept, IsKept(context, shared, **reader, kept));
   if (is_kept) {
     kept.key.clear();  // Until this job has gone well too.
@@ -254,17 +257,19 @@ absl::Status RunAll(JobContext& context, const bearing::v1::Lease& shared, TaskO
   return absl::OkStatus();
 }
 
-// What an interrupted stage had begun to write beside the artifacts.
-void DropStaged(JobContext& context) {
-  if (context.output == nullptr) return;
+// What an interrupted stage had begun to write beside the artifacts, here and in the bucket.
+absl::Status DropStaged(JobContext& context) {
+  if (context.output == nullptr) return absl::OkStatus();
   namespace fs = std::filesystem;
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(context.output->path(), error)) {
+  for (fs::directory_iterator at(context.output->path(), error), end; !error && at != end; at.increment(error)) {
     std::error_code ignored;
-    const std::string name = entry.path().filename().string();
-    if (absl::EndsWith(name, ".partial") || jobs::IsTemporaryName(name)) fs::remove_all(entry.path(), ignored);
+    const std::string name = at->path().filename().string();
+    if (absl::EndsWith(name, ".partial") || jobs::IsTemporaryName(name)) fs::remove_all(at->path(), ignored);
   }
-  if (jobs::IsOutputInBucket(context.spec)) jobs::RemoveWorkFolder(context.output->path());
+  if (!jobs::IsOutputInBucket(context.spec) || !context.output->IsFinished()) return absl::OkStatus();
+  BEARING_ASSIGN_OR_RETURN(const auto destination, storage::OpenLocation(context.spec.output()));
+  return DiscardStaged(context.output->path(), *destination);
 }
 
 }  // namespace
@@ -286,7 +291,10 @@ TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, J
     context.may_keep_model = kept != nullptr;
     outcome.status = RunAll(context, *shared, outcome, kept == nullptr ? none : *kept);
     // Agreed: no rank writes any more.
-    if (absl::IsCancelled(outcome.status) && when_cancelled == WhenCancelled::kDropStaged) DropStaged(context);
+    if (absl::IsCancelled(outcome.status) && when_cancelled == WhenCancelled::kDropStaged) {
+      const absl::Status dropped = DropStaged(context);
+      if (!dropped.ok()) observer->OnLog("warning", absl::StrCat("staged files are left: ", std::string(dropped.message())));
+    }
   } catch (const c10::Error& error) {
     outcome.status = absl::InternalError(absl::StrCat("libtorch: ", error.what_without_backtrace()));
     if (comm.size() > 1) comm.Abort(std::string(outcome.status.message()));

@@ -53,7 +53,9 @@ absl::StatusOr<ScoredSet> ChoiceTokens(const bearing::v1::CostChoices& choices, 
       const bool special = !choices.chat_template();
       BEARING_ASSIGN_OR_RETURN(const int64_t context, counter.Plain(text.context, special));
       BEARING_ASSIGN_OR_RETURN(const int64_t whole, counter.Plain(text.context + text.continuation, special));
-      family.rows.push_back({around + whole - 1, std::max<int64_t>(1, whole - context)});
+      // Counted in characters, a short choice may add nothing.
+      const int64_t all = std::max(whole, context + 1);
+      family.rows.push_back({around + all - 1, all - context});
       family.prefix = std::max<int64_t>(0, around + context - 1);
     }
   }

@@ -106,6 +106,11 @@ StageCost Verify(const StageInputs& in) {
   // Logits and probabilities of three runs.
   tally.cost().memory.logits = 6 * probe.count() * in.decoder->vocab_rows() * 4;
   tally.cost().memory.scratch = std::max(tally.cost().memory.scratch, in.weights.loading - in.weights.held);
+  // A group that can hold both reads the edited model layer by layer, and keeps the other for its next job.
+  const int64_t left = in.machine->memory_bytes_per_rank - in.machine->process_bytes - in.weights.held;
+  if (sharding::FitsResident(in.streamed_slices, left)) {
+    tally.cost().memory.scratch = std::max(tally.cost().memory.scratch, in.streamed_slices);
+  }
   return tally.cost();
 }
 

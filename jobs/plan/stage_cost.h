@@ -12,14 +12,11 @@
 //   evaluate   five sets (positive twice, negative three times): a pass over the prompts, then M - 1 steps of r rows. At most:
 //              rows that end early leave
 //   judge      of each judge's model: reads and converts it, one pass over all completions (five sets, as in evaluate),
-//   kJudgeRows
-//              at a time. Completions run to the last token, of which the judge's tokenizer makes as many
+//              kJudgeRows at a time. Completions run to the last token, of which the judge's tokenizer makes as many
 //   cost       for each set and intervention (2 or 3, in one batch): a pass over its rows, logits and probabilities of all
-//   tokens
-//              that are scored, KL of the first kl_tokens of a row; answers are generated as in evaluate
+//              tokens that are scored, KL of the first kl_tokens of a row; answers are generated as in evaluate
 //   edit       reads and writes the checkpoint once; 4 FLOPs an edited element in fp64. A LoRA adapter: one rank reads the
-//   edited
-//              tensors twice. The other forms cost nothing
+//              edited tensors twice. The other forms cost nothing
 //   verify     of a checkpoint: reads the edited tensors, loads the edited model, three passes over 8 prompts a side
 //   checksums  sha256 of the checkpoint, on rank 0
 // Not counted: start of the programs, rendering and tokenizing, the report, and memory that the allocator keeps.

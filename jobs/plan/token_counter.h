@@ -1,5 +1,5 @@
 // Tokens of a job's prompts and texts: counted with the model's tokenizer and chat template, or guessed from characters where
-// there is none. Private to the planner. Not thread-safe only as far as the tokenizer is.
+// there is none. Private to the planner. As thread-safe as the tokenizer.
 #ifndef BEARING_JOBS_PLAN_TOKEN_COUNTER_H_
 #define BEARING_JOBS_PLAN_TOKEN_COUNTER_H_
 

@@ -190,15 +190,9 @@ void TakeStageSeconds(const std::string& folder, ReportData& data) {
   }
 }
 
-// Of `bearing search RUN --out RUN/search`.
+// Of `bearing search RUN --out RUN/search`. One of another model is older than the run, and no reason to fail it.
 absl::Status TakeSearch(const Json& search, ReportData& data) {
-  const std::string digest = search.at("model_digest").get<std::string>();
-  if (digest != data.model_digest) {
-    return absl::FailedPreconditionError(
-        Concat("the search in the run's folder is of another model: file=search/search.json digest=", digest,
-               " run=", data.model_digest));
-  }
-  data.search = search;
+  if (search.at("model_digest").get<std::string>() == data.model_digest) data.search = search;
   return absl::OkStatus();
 }
 
@@ -244,6 +238,9 @@ absl::StatusOr<ReportData> ReadFinishedReport(const std::string& folder) {
     return absl::DataLossError(Concat("not the manifest of a job: file=", folder, "/manifest.json"));
   }
   BEARING_ASSIGN_OR_RETURN(ReportData data, ReadReport(folder, manifest["provenance"]));
+  if (const std::string search = Concat(folder, "/search/search.json"); data.search.is_null() && fs::exists(search)) {
+    return absl::FailedPreconditionError(Concat("the search in the run's folder is of another model: file=", search));
+  }
   WithJson(Concat(folder, "/report.json"), [&](const Json& old) {
     data.created = old.at("created").get<std::string>();
     return absl::OkStatus();

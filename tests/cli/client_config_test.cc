@@ -181,6 +181,20 @@ TEST_F(ConnectionTest, CredentialsOfAContextGoToItsOwnServerAlone) {
   EXPECT_EQ(Resolve(WithFlags("other:1", "lab")).security.token_file, "/etc/lab.token");
 }
 
+TEST_F(ConnectionTest, CredentialsOfTheEnvironmentGoToItsOwnServerAlone) {
+  setenv("BEARING_TOKEN_FILE", "/variable.token", 1);
+  setenv("BEARING_CA_FILE", "/variable.pem", 1);
+  const Globals other = Resolve(WithFlags("", "here"), {{"BEARING_SERVER", "other:1"}});
+  EXPECT_EQ(other.server, "127.0.0.1:7071");
+  EXPECT_EQ(other.security.token_file, "");
+  EXPECT_EQ(other.security.ca_file, "");
+  // Where it names none, they are for any.
+  EXPECT_EQ(Resolve(WithFlags("", "here")).security.token_file, "/variable.token");
+  EXPECT_EQ(Resolve(WithFlags("", "here"), {{"BEARING_SERVER", "127.0.0.1:7071"}}).security.ca_file, "/variable.pem");
+  unsetenv("BEARING_TOKEN_FILE");
+  unsetenv("BEARING_CA_FILE");
+}
+
 TEST_F(ConnectionTest, WithoutAConfigItIsLoopback) {
   Globals globals;
   ASSERT_TRUE(ResolveConnection(From({{"HOME", folder_.path()}}), globals).ok());

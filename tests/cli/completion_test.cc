@@ -22,6 +22,11 @@ class CompletionTest : public ::testing::Test {
     app_.add_subcommand("list", "List jobs");
     CLI::App* token = app_.add_subcommand("token", "Tokens");
     token->add_subcommand("create", "Make a token")->add_option("--scope", server_, "Scope");
+    app_.add_subcommand("watch", "Watch")->add_option("NAME", server_, "Job")->type_name(kJobType);
+    app_.add_subcommand("context", "Contexts")
+        ->add_subcommand("use", "Use")
+        ->add_option("NAME", server_)
+        ->type_name(kContextType);
   }
 
   CLI::App app_;
@@ -42,8 +47,25 @@ TEST_F(CompletionTest, BashScriptCompletes) {
   EXPECT_EQ(bearing::testing::ReadText(folder / "out"), "--fast\nlist\ncreate\n--scope\n");
 }
 
+TEST_F(CompletionTest, BashScriptAsksForNames) {
+  const bearing::testing::TempFolder folder;
+  bearing::testing::WriteText(folder / "script",
+                              CompletionScript(app_, "bash") +
+                                  "bearing() { case $* in 'list -o name') echo job-a job-b other;; 'context list -o name') "
+                                  "echo here lab;; *) exit 1;; esac; }\n"
+                                  "COMP_WORDS=(bearing watch job); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
+                                  "COMP_WORDS=(bearing context use l); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n"
+                                  "COMP_WORDS=(bearing watch --context h); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n"
+                                  // No such job: a file, as everywhere else.
+                                  "COMP_WORDS=(bearing watch /et); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n");
+  const std::string command = "bash " + (folder / "script") + " > " + (folder / "out");
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  EXPECT_EQ(bearing::testing::ReadText(folder / "out"), "job-a job-b\nlab\nhere\n/etc\n");
+}
+
 TEST_F(CompletionTest, FishQuotesDescriptions) {
   const std::string script = CompletionScript(app_, "fish");
+  EXPECT_THAT(script, HasSubstr("-n '__fish_seen_subcommand_from watch' -a '(bearing list -o name 2>/dev/null)'"));
   EXPECT_THAT(script, HasSubstr("-a run -d 'Run the user\\'s job'"));
   EXPECT_THAT(script, HasSubstr("-l server -r -d 'Server'"));
   EXPECT_THAT(script, HasSubstr("'__fish_seen_subcommand_from run' -l fast -d 'Quickly'"));

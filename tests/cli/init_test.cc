@@ -46,6 +46,12 @@ class InitTest : public ::testing::Test {
   std::string errors_;
 };
 
+TEST_F(InitTest, TextsAreUtf8) {
+  Call({"init", file_, "--model", model_, "--prompts", OwnPrompts(), "--concept", "formalit\xe9", "--marker", "x"}, 2);
+  EXPECT_THAT(errors_, HasSubstr("--concept: not valid UTF-8"));
+  EXPECT_FALSE(std::filesystem::exists(file_));
+}
+
 TEST_F(InitTest, WhatItWritesPassesADryRunAsItIs) {
   EXPECT_EQ(Call({"init", file_, "--model", model_, "--out", job_.out()}), file_ + "\n");
   EXPECT_THAT(errors_, HasSubstr("next: bearing run " + file_));

@@ -100,6 +100,13 @@ TEST_F(ServerCommandsTest, ARepeatedRequestIdIsTheSameJobAndAnotherBodyAConflict
   EXPECT_EQ(other->Wait(), 6) << other->Errors();
 }
 
+TEST_F(ServerCommandsTest, ATimeoutNeedsSomethingToWaitFor) {
+  const auto submit = Start({"submit", "-f", job_.job_file(), "--timeout", "1h"});
+  EXPECT_EQ(submit->Wait(), 2);
+  EXPECT_THAT(submit->Errors(), HasSubstr("--timeout: needs --watch or --wait"));
+  EXPECT_EQ(Call({"list", "-o", "name"}), "");
+}
+
 TEST_F(ServerCommandsTest, ADryRunSubmitsNothing) {
   EXPECT_EQ(Call({"submit", "-f", job_.job_file(), "--dry-run"}), "");
   EXPECT_EQ(Call({"list", "-o", "name"}), "");

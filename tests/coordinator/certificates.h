@@ -26,13 +26,16 @@ class CertificateAuthority {
 
   void Write(const std::string& path) const { WriteCertificate(path, certificate_); }
 
-  // A certificate for 127.0.0.1 and localhost, with its key in PATH.key; several replace each other's files whole.
-  void Issue(const std::string& name, const std::string& path) const {
+  // A certificate for 127.0.0.1 and localhost, with its key in PATH.key, encrypted where there is a passphrase; several replace
+  // each other's files whole.
+  void Issue(const std::string& name, const std::string& path, const std::string& passphrase = "") const {
     EVP_PKEY* key = EVP_EC_gen("P-256");
+    const EVP_CIPHER* cipher = passphrase.empty() ? nullptr : EVP_aes_128_cbc();
     X509* certificate = Make(name, key, key_, "CA:FALSE", "IP:127.0.0.1,DNS:localhost", certificate_);
     {
       std::unique_ptr<FILE, int (*)(FILE*)> file(fopen((path + ".key.new").c_str(), "w"), &fclose);
-      PEM_write_PrivateKey(file.get(), key, nullptr, nullptr, 0, nullptr, nullptr);
+      PEM_write_PrivateKey(file.get(), key, cipher, reinterpret_cast<const unsigned char*>(passphrase.data()),
+                           static_cast<int>(passphrase.size()), nullptr, nullptr);
     }
     WriteCertificate(path + ".new", certificate);
     rename((path + ".key.new").c_str(), (path + ".key").c_str());

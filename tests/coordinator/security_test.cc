@@ -327,6 +327,10 @@ TEST_F(SecurityTest, WrongFilesOfTheServerAreNamed) {
   };
   EXPECT_THAT(refusal({dir_ / "none", dir_ / "server.key", ""}), HasSubstr("--tls-cert"));
   EXPECT_THAT(refusal({dir_ / "text", dir_ / "server.key", ""}), HasSubstr("no PEM certificate"));
+  // Nobody is asked for its passphrase.
+  ours.Issue("server", dir_ / "locked", "passphrase");
+  EXPECT_THAT(refusal({dir_ / "locked", dir_ / "locked.key", ""}),
+              HasSubstr("--tls-key: holds no PEM key, or an encrypted one"));
   EXPECT_THAT(refusal({dir_ / "server", dir_ / "text", ""}), HasSubstr("--tls-key"));
   EXPECT_THAT(refusal({dir_ / "server", dir_ / "another.key", ""}), HasSubstr("is not the key of the certificate"));
   EXPECT_THAT(refusal({dir_ / "server", dir_ / "server.key", dir_ / "text"}), HasSubstr("--tls-client-ca"));

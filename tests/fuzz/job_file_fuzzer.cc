@@ -1,7 +1,8 @@
-// Job files as `bearing submit` reads them, YAML or JSON, and what follows: defaults, checks of the fields, `--set`, the
-// digest.
+// Job files as `bearing submit` reads them, YAML, JSON or protobuf text, and what follows: defaults, checks of the fields,
+// `--set`, the digest.
 //
 // An input that begins with "--set " is the value of that flag, laid over a job that is valid; the path may be of any field.
+// One that begins with "--text " is protobuf text.
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/message_differencer.h>
 
@@ -19,6 +20,7 @@ namespace {
 using bearing::v1::JobSpec;
 
 constexpr std::string_view kSet = "--set ";
+constexpr std::string_view kText = "--text ";
 constexpr char kBase[] =
     "apiVersion: bearing/v1\nkind: Job\nname: base\nmodel: {path: /m}\nconcept: {name: refusal}\noutput: /out\n"
     "judges:\n- {name: a, kind: substring, markers: [no]}\n";
@@ -61,7 +63,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (set.ok()) Check(std::move(spec));
     return 0;
   }
-  const auto spec = bearing::jobs::ParseJobFile(text, "the-job");
+  const bool is_text = text.substr(0, kText.size()) == kText;
+  const auto spec = is_text ? bearing::jobs::ParseJobFile(text.substr(kText.size()), "the-job.textproto")
+                            : bearing::jobs::ParseJobFile(text, "the-job");
   if (!spec.ok()) {
     BEARING_REQUIRE(absl::IsInvalidArgument(spec.status()));
     BEARING_REQUIRE(absl::StrContains(spec.status().message(), "the-job"));

@@ -1,4 +1,6 @@
 #include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
+#include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -159,6 +161,33 @@ TEST(JobSpecParseTest, HostileFilesAreBounded) {
   EXPECT_THAT(ErrorOf(aliases), HasSubstr("more than 100 aliases"));
   EXPECT_THAT(ErrorOf(std::string(kHead) + "labels: &a {x: *a}\n"), Not("parsed"));
   EXPECT_THAT(ErrorOf(std::string(kHead) + "name: " + std::string(200000, '[')), Not("parsed"));
+}
+
+absl::StatusOr<JobSpec> ParseText(const std::string& text) { return ParseJobFile(text, "job.textproto"); }
+
+TEST(JobSpecParseTest, ReadsProtobufText) {
+  const absl::StatusOr<JobSpec> yaml = ParseJobFile(kGoodJob, "job.yaml");
+  ASSERT_TRUE(yaml.ok()) << yaml.status();
+  std::string text;
+  ASSERT_TRUE(google::protobuf::TextFormat::PrintToString(*yaml, &text));
+  for (const char* name : {"job.textproto", "job.txtpb", "a/job.pbtxt"}) {
+    const absl::StatusOr<JobSpec> spec = ParseJobFile(text, name);
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(*spec, *yaml));
+  }
+  EXPECT_NE(ErrorOf(text), "parsed") << "the name says which form it is";
+}
+
+TEST(JobSpecParseTest, MistakesInProtobufTextHaveTheirPlace) {
+  EXPECT_EQ(ParseText("# proto-message: bearing.v1.JobSpec\nname: \"a\"\nselect {\n  kl_mx: 1\n}\n").status().message(),
+            "job.textproto:4:8: kl_mx: unknown key; did you mean \"kl_max\"?");
+  EXPECT_THAT(ParseText("name: \"a\"\nname: \"b\"\n").status().message(), HasSubstr("job.textproto:2:"));
+  EXPECT_THAT(ParseText("ranks: \"many\"").status().message(), HasSubstr("job.textproto:1:8: Expected integer"));
+  EXPECT_EQ(ParseText("concept_spec { tokens: \"a\" tokens: \"\\xff\" }").status().message(),
+            "job.textproto: concept.tokens: not valid UTF-8");
+  EXPECT_EQ(ParseText("# nothing\n").status().message(), "job.textproto: the job file is empty");
+  EXPECT_THAT(ParseText(std::string((1 << 20) + 1, 'a')).status().message(), HasSubstr("too large for a job file"));
+  EXPECT_FALSE(ParseText("select {" + std::string(200000, '{')).ok());
 }
 
 TEST(JobSpecParseTest, CutOffFilesNeverCrash) {

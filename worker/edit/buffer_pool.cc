@@ -20,9 +20,10 @@ int64_t RoomFor(int64_t size) {
 
 DirectBuffer BufferPool::FindKept(int64_t size, int64_t file_offset) {
   // The smallest that is large enough, unless it is far too large.
+  const int64_t needed = size + file_offset % sharding::kDirectAlignment;  // As Reuse.
   auto best = kept_.end();
   for (auto it = kept_.begin(); it != kept_.end(); ++it) {
-    const bool fits = it->capacity() >= RoomFor(size) && it->capacity() <= 2 * RoomFor(size);
+    const bool fits = it->capacity() >= needed && it->capacity() <= 2 * RoomFor(size);
     if (fits && (best == kept_.end() || it->capacity() < best->capacity())) best = it;
   }
   if (best == kept_.end()) return DirectBuffer();
@@ -50,9 +51,9 @@ DirectBuffer BufferPool::Take(int64_t size, int64_t file_offset) {
     most_in_hand_ = std::max(most_in_hand_, in_hand_);
     // What is kept never makes the process larger than what was in hand at once.
     while (!kept_.empty() && in_hand_ + kept_bytes_ > most_in_hand_) {
-      kept_bytes_ -= kept_.back().capacity();
-      dropped.push_back(std::move(kept_.back()));
-      kept_.pop_back();
+      kept_bytes_ -= kept_.front().capacity();  // The one that has waited longest.
+      dropped.push_back(std::move(kept_.front()));
+      kept_.erase(kept_.begin());
     }
   }
   dropped.clear();

@@ -4,6 +4,8 @@
 #include <exception>
 #include <mutex>
 #include <new>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -84,8 +86,13 @@ absl::Status RunThreadGroup(int ranks, const std::function<absl::Status(const Ra
     agreement.Leave(status);
   };
   std::vector<std::thread> threads;
-  for (int rank = 1; rank < ranks; ++rank) threads.emplace_back(run, rank);
-  run(0);
+  try {
+    for (int rank = 1; rank < ranks; ++rank) threads.emplace_back(run, rank);
+    run(0);
+  } catch (const std::system_error& error) {  // The system has no more threads to give.
+    statuses[0] = absl::ResourceExhaustedError(std::string("cannot start a thread: ") + error.what());
+    agreement.Leave(statuses[0]);
+  }
   for (std::thread& thread : threads) thread.join();
   return Agreement::FirstFailure(statuses);
 }

@@ -71,7 +71,8 @@ fn azure(name: &str, retry: RetryConfig) -> object_store::Result<Parts> {
 /// The options of the connection that the store library reads from the same variables.
 fn client_options(prefix: &str) -> ClientOptions {
     let mut options = ClientOptions::new();
-    for (name, value) in std::env::vars() {
+    for (name, value) in std::env::vars_os() {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
         let Some(name) = name.strip_prefix(prefix) else { continue };
         if let Ok(key) = name.to_lowercase().parse() {
             options = options.with_config(key, value);

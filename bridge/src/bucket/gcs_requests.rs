@@ -31,9 +31,11 @@ impl GcsRequests {
         client: HttpClient,
     ) -> Self {
         let base = base_url_of(builder);
-        let unsigned = builder.get_config_value(&GoogleConfigKey::SkipSignature);
+        // As the store reads it.
+        let unsigned = builder.get_config_value(&GoogleConfigKey::SkipSignature).unwrap_or_default().to_ascii_lowercase();
+        let is_signed = !matches!(unsigned.as_str(), "1" | "true" | "on" | "yes" | "y");
         let url = format!("{}/{}", base.trim_end_matches('/'), escaped(bucket));
-        GcsRequests { store, url, is_signed: unsigned.as_deref() != Some("true"), client }
+        GcsRequests { store, url, is_signed, client }
     }
 
     async fn get(&self, query: &Query) -> StoreResult<String> {
@@ -41,7 +43,10 @@ impl GcsRequests {
         let mut request = Request::builder().method(Method::GET).uri(format!("{}?{}", self.url, query.join("&")));
         if self.is_signed {
             let credential = self.store.credentials().get_credential().await?;
-            request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", credential.bearer));
+            // None of a service account that does without.
+            if !credential.bearer.is_empty() {
+                request = request.header(http::header::AUTHORIZATION, format!("Bearer {}", credential.bearer));
+            }
         }
         execute(STORE, &self.client, request, &Path::default()).await
     }
@@ -55,8 +60,7 @@ fn base_url_of(builder: &GoogleCloudStorageBuilder) -> String {
     let file = |key| builder.get_config_value(&key).and_then(|path| std::fs::read_to_string(path).ok());
     let account = builder
         .get_config_value(&GoogleConfigKey::ServiceAccountKey)
-        .or_else(|| file(GoogleConfigKey::ServiceAccount))
-        .or_else(|| file(GoogleConfigKey::ApplicationCredentials));
+        .or_else(|| file(GoogleConfigKey::ServiceAccount));
     let value: Option<serde_json::Value> = account.and_then(|text| serde_json::from_str(&text).ok());
     let url = value.and_then(|value| value.get("gcs_base_url").and_then(|url| url.as_str().map(String::from)));
     url.unwrap_or_else(|| DEFAULT_BASE_URL.to_string())
