@@ -21,8 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kDefaultRanks = 2;
-
 // Several plans of one job, one after the other.
 int Print(const PlanOptions& options, const std::vector<jobs::Plan>& plans, const std::vector<RefusedRanks>& refused,
           const jobs::Workload& workload, const jobs::Machine& machine, OutputFormat format) {

@@ -23,7 +23,6 @@
 namespace bearing::cli {
 namespace {
 
-constexpr int kDefaultRanks = 2;
 constexpr int kLogLines = 20;
 
 struct RunOptions {

@@ -11,6 +11,9 @@
 
 namespace bearing::cli {
 
+// Of `run` and `plan`, where neither flag nor job file says.
+inline constexpr int kDefaultRanks = 2;
+
 struct SpecOptions {
   std::string file;               // "-": standard input.
   std::vector<std::string> sets;  // "select.kl_max=0.2"

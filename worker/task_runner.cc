@@ -269,7 +269,7 @@ absl::Status DropStaged(JobContext& context) {
   }
   if (!jobs::IsOutputInBucket(context.spec) || !context.output->IsFinished()) return absl::OkStatus();
   BEARING_ASSIGN_OR_RETURN(const auto destination, storage::OpenLocation(context.spec.output()));
-  return DiscardStaged(context.output->path(), *destination);
+  return DiscardStaged(context.output->path(), destination);
 }
 
 }  // namespace
