@@ -51,8 +51,9 @@ TEST_F(CompletionTest, BashScriptAsksForNames) {
   const bearing::testing::TempFolder folder;
   bearing::testing::WriteText(folder / "script",
                               CompletionScript(app_, "bash") +
-                                  "bearing() { case $* in 'list -o name') echo job-a job-b other;; 'context list -o name') "
-                                  "echo here lab;; *) exit 1;; esac; }\n"
+                                  "bearing() { case $* in 'list -o name') echo 'job-a job-b other' ;; 'context list -o name') "
+                                  "echo 'here lab' ;; esac | "
+                                  "tr ' ' '\\n'; }\n"
                                   "COMP_WORDS=(bearing watch job); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
                                   "COMP_WORDS=(bearing context use l); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n"
                                   "COMP_WORDS=(bearing watch --context h); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n"
