@@ -101,7 +101,13 @@ std::string PlainLine(const StageClock& clock, const Job& job, double now) {
 }
 
 std::string StageEndLine(const bearing::v1::StageTime& time) {
-  return absl::StrFormat("%-9s %7.1f s%s", StageName(time.stage()), time.seconds(), time.resumed() ? "  (resumed)" : "");
+  std::string line = absl::StrFormat("%-9s %7.1f s", StageName(time.stage()), time.seconds());
+  if (time.resumed()) return line + "  (resumed)";
+  if (time.tokens() > 0 && time.seconds() > 0) {
+    absl::StrAppendFormat(&line, "  %8.0f tokens/s", time.tokens() / time.seconds());
+    if (time.utilization() > 0) absl::StrAppendFormat(&line, ", %2.0f %% of the product rate", 100 * time.utilization());
+  }
+  return line;
 }
 
 std::string CutToWidth(const std::string& text, int width) {

@@ -46,6 +46,10 @@ class PrometheusMetrics final : public Metrics {
         lost_(Counters("bearing_coordinator_worker_groups_lost_total", "Leases that ended because the worker group was lost")
                   .Add({})),
         stage_seconds_(Counters("bearing_coordinator_stage_seconds_total", "Time that ended jobs spent in a stage")),
+        stage_tokens_(Counters("bearing_coordinator_stage_tokens_total", "Tokens through the model in stages of ended jobs")),
+        stage_flops_(Counters("bearing_coordinator_stage_flops_total", "Floating-point operations of their products")),
+        utilization_(Gauge("bearing_coordinator_stage_flops_utilization",
+                           "Share of what its ranks reach in large products, of the last stage that ended (MFU)")),
         stages_(Counters("bearing_coordinator_stages_total", "Stages of ended jobs, by whether they were resumed")),
         units_(Counters("bearing_coordinator_progress_units_total", "Units of work that workers reported, by stage and unit")),
         rate_(Gauge("bearing_coordinator_progress_units_per_second", "The same as a rate, of the latest report")),
@@ -69,7 +73,13 @@ class PrometheusMetrics final : public Metrics {
     for (const bearing::v1::StageTime& time : job.stage_times()) {
       const std::string stage = StageText(time.stage());
       stages_.Add({{"stage", stage}, {"resumed", time.resumed() ? "true" : "false"}}).Increment();
-      if (!time.resumed()) stage_seconds_.Add({{"stage", stage}}).Increment(std::max(0.0, time.seconds()));
+      if (time.resumed()) continue;
+      const prometheus::Labels labels = {{"stage", stage}};
+      stage_seconds_.Add(labels).Increment(std::max(0.0, time.seconds()));
+      if (!(time.tokens() > 0)) continue;
+      stage_tokens_.Add(labels).Increment(time.tokens());
+      stage_flops_.Add(labels).Increment(std::max(0.0, time.flops()));
+      utilization_.Add(labels).Set(time.utilization());
     }
   }
 
@@ -111,6 +121,9 @@ class PrometheusMetrics final : public Metrics {
   prometheus::Family<prometheus::Counter>& transitions_;
   prometheus::Counter& lost_;
   prometheus::Family<prometheus::Counter>& stage_seconds_;
+  prometheus::Family<prometheus::Counter>& stage_tokens_;
+  prometheus::Family<prometheus::Counter>& stage_flops_;
+  prometheus::Family<prometheus::Gauge>& utilization_;
   prometheus::Family<prometheus::Counter>& stages_;
   prometheus::Family<prometheus::Counter>& units_;
   prometheus::Family<prometheus::Gauge>& rate_;

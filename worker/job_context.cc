@@ -12,6 +12,7 @@
 #include "sharding/memory_rules.h"
 #include "sharding/status_macros.h"
 #include "worker/device.h"
+#include "worker/model/work_done.h"
 
 namespace bearing::worker {
 namespace {
@@ -59,6 +60,9 @@ absl::StatusOr<model::Decoder*> JobContext::GetDecoder() {
       observer->OnProgress(progress);
     };
     BEARING_ASSIGN_OR_RETURN(decoder_, model::Decoder::Load(*reader, plan, *grid.tensor_parallel, options));
+    if (product_rate == 0) {
+      product_rate = model::MeasureProductRate(decoder_->dtype(), decoder_->gemm_path(), decoder_->device());
+    }
   }
   return decoder_.get();
 }

@@ -48,6 +48,7 @@ struct JobContext {
   int ranks_on_host = 1;  // Of the job, on this rank's host.
   int64_t token_budget = 2048;
   int64_t stream_tokens = 1 << 16;  // Tokens that go through a streamed layer together.
+  double product_rate = 0;          // Of this rank, FLOPs a second (work_done.h); 0 until a decoder is loaded.
   bool may_keep_model = false;      // The group's next job may want what is loaded.
 
   JobObserver* observer = nullptr;                   // Rank 0.

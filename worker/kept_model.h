@@ -22,6 +22,7 @@ struct KeptModel {
   // What the first job measured before it loaded the model: the next one must cut its batches alike.
   int64_t token_budget = 0;
   int64_t stream_tokens = 0;
+  double product_rate = 0;
   // In the order of who refers to whom.
   std::unique_ptr<storage::ModelSource> source;
   std::unique_ptr<sharding::CheckpointReader> reader;

@@ -21,6 +21,7 @@
 #include "storage/location.h"
 #include "storage/model_source.h"
 #include "worker/memory.h"
+#include "worker/model/work_done.h"
 #include "worker/publish_together.h"
 #include "worker/stages/edit_spec_of.h"
 #include "worker/stages/prompt_rows.h"
@@ -113,6 +114,21 @@ absl::Status PrepareRank0(JobContext& context, const storage::ModelSource& model
   return absl::OkStatus();
 }
 
+// What all ranks have computed since `before`. Collective.
+absl::Status AddWork(JobContext& context, const model::WorkDone& before, double seconds, bearing::v1::StageTime& time) {
+  const model::WorkDone& now = model::WorkOfThread();
+  // Ranks of a tensor-parallel group run the same tokens.
+  at::Tensor sums = at::tensor(
+      {now.flops - before.flops, (now.tokens - before.tokens) / context.grid.tensor_parallel->size(), context.product_rate},
+      at::kDouble);
+  BEARING_RETURN_IF_ERROR(context.comm->AllReduce(sums, comm::ReduceOp::kSum));
+  const double* const sum = sums.const_data_ptr<double>();
+  time.set_flops(sum[0]);
+  time.set_tokens(sum[1]);
+  if (seconds > 0 && sum[2] > 0) time.set_utilization(sum[0] / (seconds * sum[2]));
+  return absl::OkStatus();
+}
+
 absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
   for (const StageEntry& stage : kStages) {
     if (IsSkipped(context.spec, stage.id)) continue;
@@ -135,10 +151,12 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
     BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->DropManifest(); }));
     context.comm->SetStage(stage.name);
     if (stage.needs_model) BEARING_RETURN_IF_ERROR(context.GetDecoder().status());
+    const model::WorkDone before = model::WorkOfThread();
     const auto start = std::chrono::steady_clock::now();
     BEARING_ASSIGN_OR_RETURN(const StageFiles files, stage.run(context));
     ReturnFreeMemory();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    BEARING_RETURN_IF_ERROR(AddWork(context, before, took.count(), time));
     BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->MarkStageDone(stage.name, files, took.count()); }));
     time.set_seconds(took.count());
     if (context.is_rank0()) context.observer->OnStageDone(time);
@@ -206,6 +224,7 @@ void Keep(JobContext& context, const bearing::v1::Lease& lease, KeptModel& kept)
   kept.digest = context.model_digest;
   kept.token_budget = context.token_budget;
   kept.stream_tokens = context.stream_tokens;
+  kept.product_rate = context.product_rate;
   kept.grid = std::move(context.grid);
   kept.decoder = std::move(decoder);
 }
@@ -242,6 +261,7 @@ absl::Status RunAll(JobContext& context, const bearing::v1::Lease& shared, TaskO
   if (is_kept) {  // Measured before the model was loaded.
     context.token_budget = kept.token_budget;
     context.stream_tokens = kept.stream_tokens;
+    context.product_rate = kept.product_rate;
   }
   if (!context.spec.evaluate().skip()) BEARING_RETURN_IF_ERROR(CheckTestPrompts(context));
   BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));

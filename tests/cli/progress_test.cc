@@ -101,6 +101,11 @@ TEST(ProgressTest, StageEnds) {
   EXPECT_EQ(StageEndLine(time), "collect      12.3 s");
   time.set_resumed(true);
   EXPECT_EQ(StageEndLine(time), "collect      12.3 s  (resumed)");
+  time.set_resumed(false);
+  time.set_tokens(1230);
+  EXPECT_EQ(StageEndLine(time), "collect      12.3 s       100 tokens/s");
+  time.set_utilization(0.714);
+  EXPECT_EQ(StageEndLine(time), "collect      12.3 s       100 tokens/s, 71 % of the product rate");
 }
 
 }  // namespace

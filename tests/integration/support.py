@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -67,6 +68,11 @@ def job_spec(folder, prompts, **changes):
 
 def write_job(path, folder, prompts, **changes):
     return write_json(path, job_spec(folder, prompts, **changes))
+
+
+def stage_lines(text):
+    """What a run says at the end of each stage, by the stage."""
+    return {found.group(1): found.group(0) for found in re.finditer(r"^([a-z]+) +[0-9.]+ s\b.*$", text, re.MULTILINE)}
 
 
 def environment(run=""):

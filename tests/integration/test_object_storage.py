@@ -236,7 +236,7 @@ def test_killed_job_resumes_and_publishes(server, tmp_path, monkeypatch):
     assert "manifest.json" not in hashes_in_bucket(server, "killed-job")
     done = support.run_job(job, place, 1)
     assert done.code == 0, done.text
-    lines = {line.split()[0]: line for line in done.err.splitlines() if line.endswith(" s") or line.endswith("(resumed)")}
+    lines = support.stage_lines(done.err)
     assert "(resumed)" in lines["collect"] and "(resumed)" in lines["select"], done.err
     check_like(server, "killed-job", tmp_path / "local")
     assert list(staging.iterdir()) == []

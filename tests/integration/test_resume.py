@@ -88,7 +88,7 @@ def finish(job, running, uninterrupted):
     collected = support.sha256(running.out / "means.safetensors")
     done = support.run_job(job, running.out, 2)
     assert done.code == 0, done.text
-    lines = {line.split()[0]: line for line in done.err.splitlines() if line.endswith(" s") or line.endswith("(resumed)")}
+    lines = support.stage_lines(done.err)
     assert "(resumed)" in lines["collect"], done.err
     assert "(resumed)" not in lines["select"], done.err
     assert support.sha256(running.out / "means.safetensors") == collected

@@ -115,3 +115,6 @@ def test_a_rank_that_is_killed_costs_an_attempt_and_not_the_job(service, tmp_pat
     lost = job["lostAttempts"]
     assert [(a["attempt"], a.get("rank"), a["signal"]) for a in lost] == [(1, 1, signal.SIGKILL)], lost
     assert job["attempt"] == 2 and any(t["resumed"] for t in job["stageTimes"]), job
+    # What the model did in the stages that were run by this attempt.
+    select = next(t for t in job["stageTimes"] if t["stage"] == "STAGE_SELECT")
+    assert select["tokens"] > 0 and select["flops"] > 2 * select["tokens"] and 0 < select["utilization"] < 1.5, select

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <mutex>
 
 #include "tests/worker/tiny_model.h"
+#include "worker/model/work_done.h"
 #include "worker/steer/direction_file.h"
 
 namespace bearing {
@@ -185,6 +187,46 @@ TEST(DecoderGroupsTest, AblatedStreamHasNoComponentAlongTheDirectionAnywhere) {
     return decoder.Run(batch, read, options).status();
   });
   ASSERT_TRUE(status.ok()) << status;
+}
+
+TEST(DecoderWorkTest, CountsWhatTheProductsOfAllRanksAdd) {
+  const steer::Rows rows = RowsOf(ReadTensors(TinyPath("traces/llama-tied.plain.safetensors")));
+  int64_t all = 0;
+  for (const auto& row : rows) all += static_cast<int64_t>(row.size());
+  const auto read = static_cast<int64_t>(rows.size());
+  for (const int ranks : {1, 2}) {
+    std::mutex mutex;
+    double flops = 0, expected = 0;
+    const absl::Status status =
+        WithDecoder(TinyPath("llama-tied"), ranks, at::kFloat, [&](model::Decoder& decoder) -> absl::Status {
+          const model::WorkDone before = model::WorkOfThread();
+          TraceResult result;
+          BEARING_RETURN_IF_ERROR(RunTinyTrace(decoder, rows, {}, /*share_prefix=*/false, result));
+          const model::WorkDone& after = model::WorkOfThread();
+          EXPECT_NEAR(after.tokens - before.tokens, static_cast<double>(all), 1e-6) << "every rank runs every token";
+          const sharding::ModelConfig& config = decoder.config();
+          const sharding::LayerSpec& spec = config.layers[0];
+          const int64_t q = spec.attention.num_heads * spec.attention.head_dim;
+          const int64_t kv = spec.attention.num_kv_heads * spec.attention.head_dim;
+          const int64_t layers = config.num_layers(), d = config.d_model;
+          // Behind its attention, the last block works at the tokens that are read alone.
+          const int64_t products = layers * all * d * (q + 2 * kv) +
+                                   ((layers - 1) * all + read) * (q * d + 3 * d * spec.mlp.intermediate_size) +
+                                   read * config.vocab_size * d;
+          const std::lock_guard<std::mutex> lock(mutex);
+          flops += after.flops - before.flops;
+          expected = 2.0 * static_cast<double>(products);
+          return absl::OkStatus();
+        });
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_DOUBLE_EQ(flops, expected) << ranks;
+  }
+}
+
+TEST(DecoderWorkTest, MeasuresARateAndCountsNothingForIt) {
+  const double before = model::WorkOfThread().flops;
+  EXPECT_GT(model::MeasureProductRate(at::kFloat, model::GemmPath::kPlain, at::kCPU), 1e8);
+  EXPECT_EQ(model::WorkOfThread().flops, before);
 }
 
 TEST(DecoderErrorsTest, TokenOutsideTheVocabularyIsRefusedOnAllRanks) {

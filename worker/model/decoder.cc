@@ -9,6 +9,7 @@
 #include "worker/model/attention.h"
 #include "worker/model/batch_view.h"
 #include "worker/model/device_memory.h"
+#include "worker/model/work_done.h"
 
 namespace bearing::model {
 Decoder::Decoder(const sharding::CheckpointReader& reader, const sharding::ShardPlan& plan, comm::Communicator& comm)
@@ -153,6 +154,7 @@ at::Tensor Decoder::Mlp(const LayerWeights& weights, int64_t layer, const at::Te
 
 absl::Status Decoder::RunBlock(const LayerWeights& weights, const BatchView& view, int64_t layer, const RunOptions& options,
                                at::Tensor& x) {
+  WorkOfThread().tokens += static_cast<double>(x.size(0)) / static_cast<double>(config().num_layers());
   if (options.observe) options.observe(layer, x);
   ops_->AddVectors(x, layer, view);
   const double eps = config().norm.eps;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sharding/memory_rules.h"
+#include "worker/model/work_done.h"
 
 namespace bearing::model {
 namespace {
@@ -122,6 +123,7 @@ at::Tensor Linear::MultiplyBlocks(const at::Tensor& x) const {
 }
 
 at::Tensor Linear::Multiply(const at::Tensor& x) const {
+  WorkOfThread().flops += 2.0 * static_cast<double>(x.size(0)) * static_cast<double>(in_ * out_);
   if (path_ == GemmPath::kWidenedBlocks) return MultiplyBlocks(x);
   const at::Tensor input = IsWidened(path_) ? x.to(at::kFloat) : x;
   if (IsPacked(path_)) return MultiplyPacked(input, weight_, bias_);
