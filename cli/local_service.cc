@@ -151,12 +151,14 @@ std::optional<LocalService::EarlyEnd> LocalService::FindEarlyEnd() {
 
 void LocalService::Stop() {
   if (!workers_.has_value() && !coordinator_.has_value()) return;
+  const pid_t mpirun = workers_.has_value() ? workers_->pid() : 0;
   if (workers_.has_value()) workers_->Stop(kStopGrace);
   // Killed at once: nothing in its store is needed again, and draining takes it a second.
   if (coordinator_.has_value()) coordinator_->Stop(absl::ZeroDuration());
   workers_.reset();
   coordinator_.reset();
   KillChildren();
+  if (mpirun > 0) RemoveSessionFolder(mpirun);
 }
 
 void LocalService::StopAndRemove() {

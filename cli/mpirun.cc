@@ -1,13 +1,18 @@
 #include "cli/mpirun.h"
 
 #include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cli/process.h"
 
@@ -37,6 +42,26 @@ std::vector<std::string> MpirunArguments(const MpirunOptions& options, const std
   all.insert(all.end(), {"-n", absl::StrCat(options.ranks)});
   all.insert(all.end(), program.begin(), program.end());
   return all;
+}
+
+void RemoveSessionFolder(pid_t mpirun) {
+  namespace fs = std::filesystem;
+  // Where Open MPI looks for a place, in its order.
+  fs::path place = "/tmp";
+  for (const char* name : {"TMP", "TEMP", "TMPDIR"}) {
+    if (const char* value = std::getenv(name); value != nullptr && *value != '\0') place = value;
+  }
+  const std::string user = absl::StrCat(".", geteuid());
+  std::error_code error;
+  for (fs::directory_iterator at(place, error), end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    if (!absl::StartsWith(name, "ompi.") || !absl::EndsWith(name, user)) continue;
+    // Others may write to the place: nothing is followed, and nothing of others is touched.
+    struct stat about {};
+    if (lstat(at->path().c_str(), &about) != 0 || !S_ISDIR(about.st_mode) || about.st_uid != geteuid()) continue;
+    std::error_code ignored;
+    fs::remove_all(at->path() / absl::StrCat("pid.", mpirun), ignored);
+  }
 }
 
 absl::StatusOr<std::string> FindMpirun() {

@@ -2,6 +2,8 @@
 #ifndef BEARING_CLI_MPIRUN_H_
 #define BEARING_CLI_MPIRUN_H_
 
+#include <sys/types.h>
+
 #include <map>
 #include <string>
 #include <vector>
@@ -27,6 +29,10 @@ struct MpirunOptions {
 
 // The command line that starts `program` on the ranks, with the variables of ThreadEnvironment passed on.
 std::vector<std::string> MpirunArguments(const MpirunOptions& options, const std::vector<std::string>& program);
+
+// Removes the session folder (OMPI 4: TMPDIR/ompi.HOST.UID/pid.N, about a MiB) of an mpirun that has ended: one that was killed
+// leaves it behind. Nothing where it has been removed.
+void RemoveSessionFolder(pid_t mpirun);
 
 // mpirun in PATH. NotFound says what to install.
 absl::StatusOr<std::string> FindMpirun();

@@ -147,6 +147,7 @@ int Work(const WorkersOptions& options, const Globals& globals) {
               << '\n';
     const std::optional<int> ended = Watch(*group, *signals);
     KillChildren();
+    RemoveSessionFolder(group->pid());
     if (!ended.has_value()) return kExitOk;
     const GroupExit exit = ReadGroupExit(*ended, NewLines(options.log, error ? 0 : before));
     if (exit.ok()) return kExitOk;

@@ -9,6 +9,12 @@ import time
 import support
 
 
+def identity(file):
+    """Of a file that nobody has written since, though it may have been read."""
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def wait_for(found, what, seconds=60.0, every=0.02):
     """Asks until the answer is true, and returns it."""
     deadline = time.monotonic() + seconds

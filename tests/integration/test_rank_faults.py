@@ -156,12 +156,6 @@ class Bench:
         return f"cancelled after {took:.1f} s"
 
 
-def identity(file):
-    """Of a file that nobody has written since, though it may have been read."""
-    stat = file.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
 def check_manifest(out):
     for entry in support.read_json(out / "manifest.json")["files"]:
         assert support.sha256(out / entry["name"]) == entry["sha256"], entry["name"]
@@ -208,7 +202,7 @@ def test_an_attempt_that_is_lost_behind_its_manifest_is_not_done_again(bench):
     assert bench.coordinator.state("behind") == "QUEUED" and bench.coordinator.job("behind")["attempt"] == 1
     done = support.run_job(bench.file, out, 2)
     assert done.code == 0, done.text
-    manifest = identity(out / "manifest.json")
+    manifest = service.identity(out / "manifest.json")
     workers = bench.start_workers()
     try:
         job = bench.coordinator.wait_for_end("behind")
@@ -216,7 +210,7 @@ def test_an_attempt_that_is_lost_behind_its_manifest_is_not_done_again(bench):
         workers.stop()
     assert job["state"].endswith("SUCCEEDED") and job["attempt"] == 2, job
     assert all(t.get("resumed") for t in job["stageTimes"]), job
-    assert identity(out / "manifest.json") == manifest
+    assert service.identity(out / "manifest.json") == manifest
     assert hashes(out) == bench.expected
 
 
