@@ -137,7 +137,7 @@ constexpr Named kFiles[] = {
 }  // namespace
 
 std::string ManPage(const CLI::App& app) {
-  const std::string name = app.get_name();
+  const std::string& name = app.get_name();
   std::string out = Concat(".TH BEARING 1 \"\" \"bearing ", BEARING_VERSION, "\" \"User Commands\"\n.nh\n.ad l\n");
   absl::StrAppend(&out, ".SH NAME\n", name, " \\- find directions in language models, measure them, edit the weights\n");
   absl::StrAppend(&out, ".SH SYNOPSIS\n", Bold(name), " [", Italic("options"), "] ", Italic("command"), " [",

@@ -65,6 +65,7 @@ absl::StatusOr<ScoredSet> ChoiceTokens(const bearing::v1::CostChoices& choices, 
 absl::StatusOr<GeneratedSet> AnswerSet(const bearing::v1::CostAnswers& answers, const TokenCounter& counter) {
   BEARING_ASSIGN_OR_RETURN(const std::vector<AnswerItem> items, LoadAnswers(answers.file(), answers.count()));
   std::vector<std::string> questions;
+  questions.reserve(items.size());
   for (const AnswerItem& item : items) questions.push_back(answers.prefix() + item.question);
   GeneratedSet set;
   set.max_new_tokens = answers.max_new_tokens();

@@ -68,6 +68,7 @@ absl::StatusOr<PromptLengths> TokenCounter::Count(const bearing::v1::PromptSourc
   if (source.file().empty()) return PromptLengths();
   BEARING_ASSIGN_OR_RETURN(std::vector<Prompt> prompts, LoadPrompts(source.file(), source.column(), source.count()));
   std::vector<std::string> instructions;
+  instructions.reserve(prompts.size());
   for (Prompt& prompt : prompts) instructions.push_back(std::move(prompt.instruction));
   return Conversations(instructions);
 }

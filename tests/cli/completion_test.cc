@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "tests/sharding/temp_folder.h"
 
@@ -29,39 +30,34 @@ class CompletionTest : public ::testing::Test {
         ->type_name(kContextType);
   }
 
+  // What bash offers at the end of each line behind "bearing"; `program` is what it is asked in bearing's place.
+  std::string Complete(const std::vector<std::string>& lines, const std::string& program = "") {
+    const bearing::testing::TempFolder folder;
+    std::string script = CompletionScript(app_, "bash") + program;
+    for (const std::string& line : lines) {
+      script += "COMP_WORDS=(bearing " + line + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _bearing; echo ${COMPREPLY[@]}\n";
+    }
+    bearing::testing::WriteText(folder / "script", script);
+    EXPECT_EQ(std::system(("bash " + (folder / "script") + " > " + (folder / "out")).c_str()), 0);
+    return bearing::testing::ReadText(folder / "out");
+  }
+
   CLI::App app_;
   std::string server_;
   bool fast_ = false;
 };
 
 TEST_F(CompletionTest, BashScriptCompletes) {
-  const bearing::testing::TempFolder folder;
-  bearing::testing::WriteText(folder / "script",
-                              CompletionScript(app_, "bash") +
-                                  "COMP_WORDS=(bearing run --f); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
-                                  "COMP_WORDS=(bearing l); COMP_CWORD=1; _bearing; echo ${COMPREPLY[@]}\n"
-                                  "COMP_WORDS=(bearing token c); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
-                                  "COMP_WORDS=(bearing token create --sc); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n");
-  const std::string command = "bash " + (folder / "script") + " > " + (folder / "out");
-  ASSERT_EQ(std::system(command.c_str()), 0);
-  EXPECT_EQ(bearing::testing::ReadText(folder / "out"), "--fast\nlist\ncreate\n--scope\n");
+  EXPECT_EQ(Complete({"run --f", "l", "token c", "token create --sc"}), "--fast\nlist\ncreate\n--scope\n");
 }
 
 TEST_F(CompletionTest, BashScriptAsksForNames) {
-  const bearing::testing::TempFolder folder;
-  bearing::testing::WriteText(folder / "script",
-                              CompletionScript(app_, "bash") +
-                                  "bearing() { case $* in 'list -o name') echo 'job-a job-b other' ;; 'context list -o name') "
-                                  "echo 'here lab' ;; esac | "
-                                  "tr ' ' '\\n'; }\n"
-                                  "COMP_WORDS=(bearing watch job); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n"
-                                  "COMP_WORDS=(bearing context use l); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n"
-                                  "COMP_WORDS=(bearing watch --context h); COMP_CWORD=3; _bearing; echo ${COMPREPLY[@]}\n"
-                                  // No such job: a file, as everywhere else.
-                                  "COMP_WORDS=(bearing watch /et); COMP_CWORD=2; _bearing; echo ${COMPREPLY[@]}\n");
-  const std::string command = "bash " + (folder / "script") + " > " + (folder / "out");
-  ASSERT_EQ(std::system(command.c_str()), 0);
-  EXPECT_EQ(bearing::testing::ReadText(folder / "out"), "job-a job-b\nlab\nhere\n/etc\n");
+  const std::string program =
+      "bearing() { case $* in 'list -o name') echo 'job-a job-b other' ;; 'context list -o name') echo 'here lab' ;; esac |"
+      " tr ' ' '\\n'; }\n";
+  // No such job: a file, as everywhere else.
+  EXPECT_EQ(Complete({"watch job", "context use l", "watch --context h", "watch /et"}, program),
+            "job-a job-b\nlab\nhere\n/etc\n");
 }
 
 TEST_F(CompletionTest, FishQuotesDescriptions) {

@@ -165,6 +165,9 @@ class FakeGroup {
   template <typename SetOutcome>
   void Complete(const bearing::v1::Lease& lease, SetOutcome set_outcome) {
     grpc::ClientContext context;
+    // Behind a cut, too, whenever the connection tries again.
+    context.set_wait_for_ready(true);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     Authorize(&context);
     bearing::v1::CompleteRequest request;
     request.set_group_id(group_.id());
