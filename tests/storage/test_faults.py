@@ -16,7 +16,7 @@ import pytest
 
 # What goes away by trying again; everything else may end in an error.
 MUST_SUCCEED = {"503", "500", "reset", "reset_after", "cut", "slow"}
-WORDS = {"403": ("PERMISSION_DENIED", "status=403"), "412": ("FAILED_PRECONDITION",), "expired": ("UNAUTHENTICATED", "expired token"),
+WORDS = {"403": ("PERMISSION_DENIED", "status=403"), "412": ("FAILED_PRECONDITION", "ALREADY_EXISTS"), "expired": ("UNAUTHENTICATED", "expired token"),
          "409": ("ALREADY_EXISTS", "FAILED_PRECONDITION")}
 
 
