@@ -13,6 +13,7 @@ import pytest
 import support
 
 sys.path.insert(0, str(support.ROOT / "tests" / "storage"))
+import fault_proxy  # noqa: E402
 import object_servers  # noqa: E402
 
 MODEL = support.TINY / "llama-sharded"
@@ -242,35 +243,77 @@ def test_killed_job_resumes_and_publishes(server, tmp_path, monkeypatch):
     assert list(staging.iterdir()) == []
 
 
+class LocalService:
+    """A coordinator and one rank, with the environment as it is now."""
+
+    def __init__(self, folder):
+        environment, port = support.environment(), folder / "port"
+        self.programs = [subprocess.Popen([support.BIN / "bearing-coordinator", "--listen", "127.0.0.1:0", "--store", folder / "jobs.db",
+                                           "--port-file", port], env=environment, stdout=subprocess.DEVNULL,
+                                          stderr=subprocess.DEVNULL)]
+        deadline = time.monotonic() + 30
+        while not port.exists() or not port.read_text().strip():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        self.address = "127.0.0.1:" + port.read_text().strip().split(":")[-1]
+        self.programs.append(subprocess.Popen([support.BIN / "bearing-worker", "serve", "--coordinator", self.address],
+                                              env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    def call(self, *arguments):
+        return support.bearing("--server", self.address, *arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for program in self.programs:
+            program.kill()
+            program.wait()
+
+
 def test_submitted_job_in_a_bucket_is_fetched(server, tmp_path, monkeypatch):
     monkeypatch.setenv("BEARING_STAGING", str(tmp_path))
     prompts = support.write_prompts(tmp_path / "prompts")
     place = f"s3://{object_servers.BUCKET}/submitted"
     job = support.write_json(tmp_path / "job.json", {**support.job_spec(MODEL, prompts), "output": place})
-    environment = support.environment()
-    port = tmp_path / "port"
-    programs = [subprocess.Popen([support.BIN / "bearing-coordinator", "--listen", "127.0.0.1:0", "--store", tmp_path / "jobs.db",
-                                  "--port-file", port], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
-    try:
-        deadline = time.monotonic() + 30
-        while not port.exists() or not port.read_text().strip():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        address = "127.0.0.1:" + port.read_text().strip().split(":")[-1]
-        programs.append(subprocess.Popen([support.BIN / "bearing-worker", "serve", "--coordinator", address], env=environment,
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        submitted = support.bearing("--server", address, "submit", "-f", job, "--watch")
+    with LocalService(tmp_path) as service:
+        submitted = service.call("submit", "-f", job, "--watch")
         assert submitted.code == 0, submitted.text
         name = submitted.out.split()[0]
-        fetched = support.bearing("--server", address, "fetch", name, tmp_path / "fetched")
+        fetched = service.call("fetch", name, tmp_path / "fetched")
         assert fetched.code == 0, fetched.text
         assert hashes_in_folder(tmp_path / "fetched") == hashes_in_bucket(server, "submitted")
-        some = support.bearing("--server", address, "fetch", name, tmp_path / "some", "--include", "direction.*")
+        some = service.call("fetch", name, tmp_path / "some", "--include", "direction.*")
         assert some.code == 0 and list(hashes_in_folder(tmp_path / "some")) == ["direction.safetensors"], some.text
-    finally:
-        for program in programs:
-            program.kill()
-            program.wait()
+
+
+def test_a_job_that_is_cancelled_while_it_is_published(server, tmp_path, monkeypatch):
+    """What was staged goes, the finished stages stay: submitted again, the job is published and computes nothing."""
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    monkeypatch.setenv("BEARING_STAGING", str(staging))
+    prompts = support.write_prompts(tmp_path / "prompts")
+    place = f"s3://{object_servers.BUCKET}/cancelled"
+    job = support.write_json(tmp_path / "job.json", {**support.job_spec(MODEL, prompts), "output": place})
+    with fault_proxy.FaultProxy(os.environ["AWS_ENDPOINT_URL"], slow_seconds=0.5) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with LocalService(tmp_path) as service:
+            proxy.arm("slow", at=1, forever=True)
+            name = service.call("submit", "-f", job).out.strip()
+            deadline = time.monotonic() + 120
+            while not any("/files/" in key for key in hashes_in_bucket(server, "cancelled")):
+                assert time.monotonic() < deadline, service.call("describe", name).text
+                time.sleep(0.05)
+            assert service.call("cancel", name).code == 0
+            proxy.arm(None, 0)
+            assert service.call("watch", name).code == 7, service.call("describe", name).text
+            assert hashes_in_bucket(server, "cancelled") == {}
+            assert not server.list_multipart_uploads(Bucket=object_servers.BUCKET).get("Uploads")
+            again = service.call("submit", "-f", job, "--watch")
+            assert again.code == 0, again.text
+            described = json.loads(service.call("describe", again.out.split()[0], "-o", "json").out)
+            assert all(t.get("resumed") for t in described["stageTimes"]), described
+    assert "manifest.json" in hashes_in_bucket(server, "cancelled") and list(staging.iterdir()) == []
 
 
 def test_errors_come_before_long_work_and_name_the_address(server, model_address, tmp_path):
