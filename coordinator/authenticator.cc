@@ -1,14 +1,14 @@
 #include "coordinator/authenticator.h"
 
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
 
-#include <cerrno>
 #include <chrono>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "coordinator/file_look.h"
 #include "jobs/artifacts.h"
 #include "rpc/status_details.h"
 #include "sharding/concat.h"
@@ -36,35 +36,24 @@ absl::StatusOr<std::unique_ptr<Authenticator>> Authenticator::Open(const std::st
   return authenticator;
 }
 
-absl::StatusOr<Authenticator::Version> Authenticator::VersionOf(const std::string& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("token file: cannot be read: file=", path));
-  }
-  return Version{static_cast<int64_t>(info.st_ino), static_cast<int64_t>(info.st_size),
-                 info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec,
-                 info.st_ctim.tv_sec * 1'000'000'000 + info.st_ctim.tv_nsec};
-}
-
 absl::Status Authenticator::Load() {
   looked_at_ = clock_->SteadyNow();
-  // The version first: a change while the file is read is then seen at the next look.
-  BEARING_ASSIGN_OR_RETURN(const Version version, VersionOf(path_));
+  // The look first: a change while the file is read is then seen at the next one.
+  std::string look = LookOf({path_});
   BEARING_ASSIGN_OR_RETURN(const std::string text, jobs::ReadFile(path_));
   BEARING_ASSIGN_OR_RETURN(tokens_, rpc::ParseTokenFile(text, path_));
-  version_ = version;
+  seen_ = std::move(look);
   return absl::OkStatus();
 }
 
 void Authenticator::LoadIfChanged() {
   if (clock_->SteadyNow() - looked_at_ < kLookEvery) return;
   looked_at_ = clock_->SteadyNow();
-  const absl::StatusOr<Version> now = VersionOf(path_);
-  if (now.ok() && *now == version_) {
+  if (LookOf({path_}) == seen_) {
     complaint_.clear();
     return;
   }
-  const absl::Status status = now.ok() ? Load() : now.status();
+  const absl::Status status = Load();
   std::string complaint(status.message());
   if (status.ok()) {
     logger_->info("token file read again: tokens={}", tokens_.size());

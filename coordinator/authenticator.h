@@ -46,19 +46,9 @@ class Authenticator {
   bool asks_for_tokens() const { return !path_.empty(); }
 
  private:
-  // What tells one state of the file from another.
-  struct Version {
-    int64_t inode = 0;
-    int64_t size = 0;
-    int64_t modified_ns = 0;
-    int64_t changed_ns = 0;  // Also by who may read it.
-    bool operator==(const Version&) const = default;
-  };
-
   Authenticator(std::string path, const Clock* clock, spdlog::logger* logger)
       : path_(std::move(path)), clock_(clock), logger_(logger) {}
 
-  static absl::StatusOr<Version> VersionOf(const std::string& path);
   absl::Status Load() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LoadIfChanged() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -66,7 +56,7 @@ class Authenticator {
   const Clock* const clock_;
   spdlog::logger* const logger_;
   absl::Mutex mutex_;
-  Version version_ ABSL_GUARDED_BY(mutex_);        // Of what is in force.
+  std::string seen_ ABSL_GUARDED_BY(mutex_);       // What the file looked like that is in force.
   std::string complaint_ ABSL_GUARDED_BY(mutex_);  // Why what came after it was not taken, as it was logged.
   SteadyTime looked_at_ ABSL_GUARDED_BY(mutex_);
   std::vector<rpc::TokenEntry> tokens_ ABSL_GUARDED_BY(mutex_);

@@ -6,13 +6,13 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
 
 #include <string_view>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "coordinator/file_look.h"
 #include "jobs/artifacts.h"
 #include "sharding/status_macros.h"
 
@@ -25,20 +25,7 @@ using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
 
 Bio Memory(const std::string& text) { return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), &BIO_free); }
 
-// Changes whenever somebody writes to a file, puts another one in its place, or lets it be read.
-std::string LookOf(const TlsOptions& options) {
-  std::string look;
-  for (const std::string& path : {options.cert_file, options.key_file, options.client_ca_file}) {
-    struct stat info = {};
-    if (path.empty() || stat(path.c_str(), &info) != 0) {
-      absl::StrAppend(&look, "-;");
-      continue;
-    }
-    absl::StrAppend(&look, info.st_dev, ":", info.st_ino, ":", info.st_size, ":", info.st_mtim.tv_sec, ".",
-                    info.st_mtim.tv_nsec, ":", info.st_ctim.tv_sec, ".", info.st_ctim.tv_nsec, ";");
-  }
-  return look;
-}
+std::string LookAt(const TlsOptions& options) { return LookOf({options.cert_file, options.key_file, options.client_ca_file}); }
 
 absl::StatusOr<std::string> ReadPem(const std::string& path, const char* flag) {
   absl::StatusOr<std::string> text = jobs::ReadFile(path);
@@ -107,7 +94,7 @@ absl::StatusOr<CertificateSet> ReadSet(const TlsOptions& options) {
 
 absl::StatusOr<std::unique_ptr<CertificateFiles>> CertificateFiles::Open(const TlsOptions& options, spdlog::logger* logger) {
   std::unique_ptr<CertificateFiles> files(new CertificateFiles(options, logger));
-  const std::string look = LookOf(options);
+  const std::string look = LookAt(options);
   BEARING_ASSIGN_OR_RETURN(CertificateSet set, ReadSet(options));
   absl::MutexLock lock(&files->mutex_);
   files->seen_ = look;
@@ -116,7 +103,7 @@ absl::StatusOr<std::unique_ptr<CertificateFiles>> CertificateFiles::Open(const T
 }
 
 void CertificateFiles::Refresh() {
-  const std::string look = LookOf(options_);
+  const std::string look = LookAt(options_);
   {
     absl::MutexLock lock(&mutex_);
     if (look == seen_) {
@@ -126,7 +113,7 @@ void CertificateFiles::Refresh() {
   }
   absl::StatusOr<CertificateSet> set = ReadSet(options_);
   // Written to while they were read: next time.
-  if (LookOf(options_) != look) return;
+  if (LookAt(options_) != look) return;
   absl::MutexLock lock(&mutex_);
   if (!set.ok()) {
     // Tried again at the next look: what could not be read just now may be readable then.
