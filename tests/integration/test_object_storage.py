@@ -1,4 +1,5 @@
 """Models, prompts and edited checkpoints in a bucket of a real S3 server, against the same things in folders: equal bit for bit."""
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import time
 import uuid
 
 import pytest
+import service
 import support
 
 sys.path.insert(0, str(support.ROOT / "tests" / "storage"))
@@ -243,32 +245,18 @@ def test_killed_job_resumes_and_publishes(server, tmp_path, monkeypatch):
     assert list(staging.iterdir()) == []
 
 
-class LocalService:
-    """A coordinator and one rank, with the environment as it is now."""
-
-    def __init__(self, folder):
-        environment, port = support.environment(), folder / "port"
-        self.programs = [subprocess.Popen([support.BIN / "bearing-coordinator", "--listen", "127.0.0.1:0", "--store", folder / "jobs.db",
-                                           "--port-file", port], env=environment, stdout=subprocess.DEVNULL,
-                                          stderr=subprocess.DEVNULL)]
-        deadline = time.monotonic() + 30
-        while not port.exists() or not port.read_text().strip():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        self.address = "127.0.0.1:" + port.read_text().strip().split(":")[-1]
-        self.programs.append(subprocess.Popen([support.BIN / "bearing-worker", "serve", "--coordinator", self.address],
-                                              env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-
-    def call(self, *arguments):
-        return support.bearing("--server", self.address, *arguments)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for program in self.programs:
-            program.kill()
-            program.wait()
+@contextlib.contextmanager
+def local_service(folder):
+    """A coordinator with one rank, in the environment as it is now."""
+    coordinator = service.Coordinator(folder)
+    try:
+        workers = service.Workers(coordinator.server, folder, ranks=1)
+        try:
+            yield coordinator
+        finally:
+            workers.stop()
+    finally:
+        coordinator.stop()
 
 
 def test_submitted_job_in_a_bucket_is_fetched(server, tmp_path, monkeypatch):
@@ -276,14 +264,14 @@ def test_submitted_job_in_a_bucket_is_fetched(server, tmp_path, monkeypatch):
     prompts = support.write_prompts(tmp_path / "prompts")
     place = f"s3://{object_servers.BUCKET}/submitted"
     job = support.write_json(tmp_path / "job.json", {**support.job_spec(MODEL, prompts), "output": place})
-    with LocalService(tmp_path) as service:
-        submitted = service.call("submit", "-f", job, "--watch")
+    with local_service(tmp_path) as coordinator:
+        submitted = coordinator.call("submit", "-f", job, "--watch")
         assert submitted.code == 0, submitted.text
         name = submitted.out.split()[0]
-        fetched = service.call("fetch", name, tmp_path / "fetched")
+        fetched = coordinator.call("fetch", name, tmp_path / "fetched")
         assert fetched.code == 0, fetched.text
         assert hashes_in_folder(tmp_path / "fetched") == hashes_in_bucket(server, "submitted")
-        some = service.call("fetch", name, tmp_path / "some", "--include", "direction.*")
+        some = coordinator.call("fetch", name, tmp_path / "some", "--include", "direction.*")
         assert some.code == 0 and list(hashes_in_folder(tmp_path / "some")) == ["direction.safetensors"], some.text
 
 
@@ -297,21 +285,21 @@ def test_a_job_that_is_cancelled_while_it_is_published(server, tmp_path, monkeyp
     job = support.write_json(tmp_path / "job.json", {**support.job_spec(MODEL, prompts), "output": place})
     with fault_proxy.FaultProxy(os.environ["AWS_ENDPOINT_URL"], slow_seconds=0.5) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        with LocalService(tmp_path) as service:
+        with local_service(tmp_path) as coordinator:
             proxy.arm("slow", at=1, forever=True)
-            name = service.call("submit", "-f", job).out.strip()
+            name = coordinator.call("submit", "-f", job).out.strip()
             deadline = time.monotonic() + 120
             while not any("/files/" in key for key in hashes_in_bucket(server, "cancelled")):
-                assert time.monotonic() < deadline, service.call("describe", name).text
+                assert time.monotonic() < deadline, coordinator.call("describe", name).text
                 time.sleep(0.05)
-            assert service.call("cancel", name).code == 0
+            assert coordinator.call("cancel", name).code == 0
             proxy.arm(None, 0)
-            assert service.call("watch", name).code == 7, service.call("describe", name).text
+            assert coordinator.call("watch", name).code == 7, coordinator.call("describe", name).text
             assert hashes_in_bucket(server, "cancelled") == {}
             assert not server.list_multipart_uploads(Bucket=object_servers.BUCKET).get("Uploads")
-            again = service.call("submit", "-f", job, "--watch")
+            again = coordinator.call("submit", "-f", job, "--watch")
             assert again.code == 0, again.text
-            described = json.loads(service.call("describe", again.out.split()[0], "-o", "json").out)
+            described = json.loads(coordinator.call("describe", again.out.split()[0], "-o", "json").out)
             assert all(t.get("resumed") for t in described["stageTimes"]), described
     assert "manifest.json" in hashes_in_bucket(server, "cancelled") and list(staging.iterdir()) == []
 
