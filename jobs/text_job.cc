@@ -75,7 +75,7 @@ class Mistakes final : public google::protobuf::io::ErrorCollector {
 
 bool IsTextJob(std::string_view path) {
   for (const std::string_view ending : {".textproto", ".txtpb", ".pbtxt"}) {
-    if (path.size() > ending.size() && path.substr(path.size() - ending.size()) == ending) return true;
+    if (absl::EndsWith(AsAbsl(path), AsAbsl(ending))) return true;
   }
   return false;
 }

@@ -14,8 +14,7 @@ namespace bearing::jobs {
 bool IsTextJob(std::string_view path);
 
 // Unknown fields (with "did you mean"), wrong types and fields given twice are InvalidArgument with line and column; texts that
-// are not UTF-8 with their field. `source`
-// is the text's name for messages.
+// are not UTF-8 with their field. `source` is the text's name for messages.
 absl::StatusOr<bearing::v1::JobSpec> ParseTextJob(std::string_view text, std::string_view source);
 
 }  // namespace bearing::jobs

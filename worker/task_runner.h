@@ -21,7 +21,7 @@ struct TaskOutcome {
 };
 
 // What a cancelled job leaves: the artifacts of its finished stages always, for whoever submits it again; what the stage had
-// begun to write (a staged checkpoint, a work folder for a bucket) only where that is asked for.
+// begun to write (a staged checkpoint, files staged in a bucket) only where that is asked for.
 enum class WhenCancelled { kKeepStaged, kDropStaged };
 
 // Collective. `lease` and `observer` are read on rank 0 only. `kept` (may be null) is used where it is the job's model, and
