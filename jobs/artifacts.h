@@ -11,6 +11,7 @@
 #ifndef BEARING_JOBS_ARTIFACTS_H_
 #define BEARING_JOBS_ARTIFACTS_H_
 
+#include <cstdint>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <set>
@@ -39,6 +40,17 @@ enum class FinishedRun { kRefuse, kAccept };
 absl::Status CheckOutputFolder(const std::string& path, const std::string& spec_digest,
                                FinishedRun finished = FinishedRun::kRefuse);
 
+// What a finished stage wrote, as its mark has it.
+struct StageRecord {
+  struct File {
+    std::string name;  // Relative to the folder.
+    int64_t size = 0;
+    std::string sha256;
+  };
+  std::string folder;
+  std::vector<File> files;
+};
+
 class OutputFolder {
  public:
   // Makes the folder if needed and claims it for `spec_digest`. AlreadyExists when it holds a finished run, a run of another
@@ -55,6 +67,13 @@ class OutputFolder {
 
   // Marks the stage finished. `files` are relative to the folder and exist.
   absl::Status MarkStageDone(std::string_view stage, const std::vector<std::string>& files, double seconds);
+
+  // Of a stage that is marked as finished; NotFound if it is not.
+  absl::StatusOr<StageRecord> RecordOf(std::string_view stage) const;
+
+  // Copies what the same stage of another run wrote, and marks the stage as finished. False, with nothing left behind, where a
+  // file there is gone or has changed since. For stages whose inputs are the same (StageDigest of job_spec.h).
+  absl::StatusOr<bool> AdoptStage(std::string_view stage, const StageRecord& from);
 
   // Stage name -> seconds of the finished stages.
   std::map<std::string, double> StageSeconds() const;

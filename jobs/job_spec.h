@@ -53,6 +53,10 @@ absl::Status ToStatus(const std::vector<FieldViolation>& violations);
 // each prompt file in place of its path: what a stage's artifact depends on.
 absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec);
 
+// The same without what only later stages read: two jobs of one model and layout with this digest in common get the same bytes
+// from `stage`, which is collect, select or evaluate (InvalidArgument for others).
+absl::StatusOr<std::string> StageDigest(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage);
+
 }  // namespace bearing::jobs
 
 #endif  // BEARING_JOBS_JOB_SPEC_H_

@@ -64,4 +64,23 @@ absl::StatusOr<std::string> SpecDigest(const bearing::v1::JobSpec& spec) {
   return Sha256OfBytes(json.dump());
 }
 
+absl::StatusOr<std::string> StageDigest(const bearing::v1::JobSpec& spec, bearing::v1::Stage stage) {
+  using bearing::v1::Stage;
+  if (stage != Stage::STAGE_COLLECT && stage != Stage::STAGE_SELECT && stage != Stage::STAGE_EVALUATE) {
+    return absl::InvalidArgumentError(Concat("no digest of this stage: stage=", bearing::v1::Stage_Name(stage)));
+  }
+  bearing::v1::JobSpec read = spec;
+  read.clear_edit();
+  read.clear_costs();
+  read.clear_judges();
+  if (stage != Stage::STAGE_EVALUATE) {
+    read.clear_evaluate();
+    read.mutable_prompts()->mutable_positive()->clear_test();
+    read.mutable_prompts()->mutable_negative()->clear_test();
+  }
+  if (stage == Stage::STAGE_COLLECT) read.clear_select();
+  BEARING_ASSIGN_OR_RETURN(const std::string digest, SpecDigest(read));
+  return Concat(bearing::v1::Stage_Name(stage), ":", digest);
+}
+
 }  // namespace bearing::jobs

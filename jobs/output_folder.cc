@@ -1,14 +1,19 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "jobs/artifacts.h"
 #include "jobs/atomic_file.h"
 #include "sharding/concat.h"
+#include "sharding/sha256.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::jobs {
@@ -91,6 +96,43 @@ absl::StatusOr<json> Describe(const std::string& folder, const std::string& rela
   if (!state.has_value()) return absl::NotFoundError(Concat("no such file: file=", path));
   BEARING_ASSIGN_OR_RETURN(const std::string digest, Sha256OfFile(path));
   return json{{"name", relative}, {"size", state->size}, {"modified_ns", state->modified_ns}, {"sha256", digest}};
+}
+
+// A copy of just the content that `file` describes; an error, and no copy, of any other.
+absl::Status CopyWhole(const std::string& source, const StageRecord::File& file, const std::string& destination) {
+  std::ifstream in(source, std::ios::binary);
+  if (!in) return absl::NotFoundError(Concat("no such file: file=", source));
+  BEARING_ASSIGN_OR_RETURN(const std::unique_ptr<AtomicFile> out, AtomicFile::Create(destination));
+  sharding::Sha256 hash;
+  int64_t size = 0;
+  for (std::string block(1 << 20, '\0'); in;) {
+    in.read(block.data(), static_cast<std::streamsize>(block.size()));
+    const std::string_view got(block.data(), static_cast<size_t>(in.gcount()));
+    size += in.gcount();
+    if (size > file.size) break;
+    hash.Update(got);
+    BEARING_RETURN_IF_ERROR(out->Append(got));
+  }
+  BEARING_ASSIGN_OR_RETURN(const std::string digest, hash.Finish());
+  if (size != file.size || digest != file.sha256) return absl::DataLossError(Concat("the file has changed: file=", source));
+  return out->Commit();
+}
+
+// Folders below the output are one stage's each: what it had begun to write there itself goes.
+absl::Status BeginFolders(const std::string& output, const StageRecord& from) {
+  std::set<std::string> folders;
+  for (const StageRecord::File& file : from.files) {
+    if (!StaysInside(file.name)) return absl::InvalidArgumentError(Concat("not a name inside the folder: file=", file.name));
+    if (fs::path(file.name).has_parent_path()) folders.insert(fs::path(file.name).parent_path().string());
+  }
+  for (const std::string& name : folders) {
+    const std::string folder = Concat(output, "/", name);
+    std::error_code error;
+    fs::remove_all(folder, error);
+    if (!error) fs::create_directories(folder, error);
+    if (error) return FileSystemError("cannot begin the folder", folder, error);
+  }
+  return absl::OkStatus();
 }
 
 // Files an interrupted write of an earlier attempt left behind.
@@ -209,6 +251,37 @@ absl::Status OutputFolder::MarkStageDone(std::string_view stage, const std::vect
     mark["files"].push_back(std::move(description));
   }
   return WriteFileAtomically(MarkPath(path_, stage), mark.dump(2));
+}
+
+absl::StatusOr<StageRecord> OutputFolder::RecordOf(std::string_view stage) const {
+  const std::optional<json> mark = ReadMark(MarkPath(path_, stage), spec_digest_, model_digest_);
+  if (!mark.has_value()) return absl::NotFoundError(Concat("the stage is not finished: stage=", stage));
+  StageRecord record;
+  record.folder = path_;
+  for (const json& file : (*mark)["files"]) {
+    if (!file.is_object()) return absl::NotFoundError(Concat("not a readable mark: stage=", stage));
+    record.files.push_back({TextAt(file, "name"), IntegerAt(file, "size"), TextAt(file, "sha256")});
+  }
+  return record;
+}
+
+absl::StatusOr<bool> OutputFolder::AdoptStage(std::string_view stage, const StageRecord& from) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::string> names;
+  absl::Status copied = BeginFolders(path_, from);
+  for (const StageRecord::File& file : from.files) {
+    if (copied.ok()) copied = CopyWhole(Concat(from.folder, "/", file.name), file, PathOf(file.name));
+    if (!copied.ok()) break;
+    names.push_back(file.name);
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  if (copied.ok()) BEARING_RETURN_IF_ERROR(MarkStageDone(stage, names, took.count()));
+  if (copied.ok()) return true;
+  for (const std::string& name : names) {
+    std::error_code ignored;
+    fs::remove(PathOf(name), ignored);
+  }
+  return false;
 }
 
 std::map<std::string, double> OutputFolder::StageSeconds() const {

@@ -116,17 +116,17 @@ absl::Status Serve(comm::Communicator& comm, const ServeOptions& options) {
     }
   }
   BEARING_RETURN_IF_ERROR(comm::AgreeOnStatus(comm, connected));
-  KeptModel kept;
+  GroupMemory before;
   while (true) {
     std::unique_ptr<LeasedJob> job;
     absl::Status failure;
     std::string next;
-    if (comm.rank() == 0) next = std::string(1, static_cast<char>(WaitForJob(*link, options, kept.key, job, failure)));
+    if (comm.rank() == 0) next = std::string(1, static_cast<char>(WaitForJob(*link, options, before.model.key, job, failure)));
     // Idle ranks sleep instead of spinning in the broadcast.
     BEARING_RETURN_IF_ERROR(comm.IdleWait(next, 0));
     if (next[0] == static_cast<char>(Next::kLeave)) return absl::OkStatus();
     if (next[0] == static_cast<char>(Next::kFail)) return failure;
-    const TaskOutcome outcome = RunTask(comm, job != nullptr ? &job->lease() : nullptr, job.get(), &kept,
+    const TaskOutcome outcome = RunTask(comm, job != nullptr ? &job->lease() : nullptr, job.get(), &before,
                                         options.keep_staged ? WhenCancelled::kKeepStaged : WhenCancelled::kDropStaged);
     if (job == nullptr) continue;
     const nlohmann::json about = {{"job", job->lease().job_name()}, {"attempt", job->lease().attempt()}};

@@ -129,13 +129,27 @@ absl::Status AddWork(JobContext& context, const model::WorkDone& before, double 
   return absl::OkStatus();
 }
 
-absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
+// Was the stage finished by an earlier attempt, or for another job of this group? `key` is what it is remembered by.
+absl::StatusOr<bool> IsDoneOrShared(JobContext& context, const StageEntry& stage, const SharedStages& shared, std::string& key) {
+  if (context.output->IsStageDone(stage.name)) return true;
+  BEARING_RETURN_IF_ERROR(context.output->DropManifest());
+  BEARING_ASSIGN_OR_RETURN(key, SharedStages::KeyOf(context, stage.id));
+  BEARING_ASSIGN_OR_RETURN(const bool taken, shared.Take(key, stage.name, *context.output));
+  if (taken) {
+    context.observer->OnLog("info", absl::StrCat("stage ", stage.name, ": the same as in an earlier job, taken from there"));
+  }
+  return taken;
+}
+
+absl::Status RunStages(JobContext& context, SharedStages& shared, bearing::v1::Stage& at) {
   for (const StageEntry& stage : kStages) {
     if (IsSkipped(context.spec, stage.id)) continue;
     at = stage.id;
     BEARING_RETURN_IF_ERROR(context.Step(stage.id, 0, 0, ""));
+    std::string key;
     BEARING_ASSIGN_OR_RETURN(const nlohmann::json done, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
-      return nlohmann::json(context.output->IsStageDone(stage.name));
+      BEARING_ASSIGN_OR_RETURN(const bool found, IsDoneOrShared(context, stage, shared, key));
+      return nlohmann::json(found);
     }));
     bearing::v1::StageTime time;
     time.set_stage(stage.id);
@@ -148,7 +162,6 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
       }
       continue;
     }
-    BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->DropManifest(); }));
     context.comm->SetStage(stage.name);
     if (stage.needs_model) BEARING_RETURN_IF_ERROR(context.GetDecoder().status());
     const model::WorkDone before = model::WorkOfThread();
@@ -158,6 +171,7 @@ absl::Status RunStages(JobContext& context, bearing::v1::Stage& at) {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     BEARING_RETURN_IF_ERROR(AddWork(context, before, took.count(), time));
     BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->MarkStageDone(stage.name, files, took.count()); }));
+    if (context.is_rank0()) shared.Add(key, stage.name, *context.output);
     time.set_seconds(took.count());
     if (context.is_rank0()) context.observer->OnStageDone(time);
   }
@@ -229,7 +243,8 @@ void Keep(JobContext& context, const bearing::v1::Lease& lease, KeptModel& kept)
   kept.decoder = std::move(decoder);
 }
 
-absl::Status RunAll(JobContext& context, const bearing::v1::Lease& shared, TaskOutcome& outcome, KeptModel& kept) {
+absl::Status RunAll(JobContext& context, const bearing::v1::Lease& shared, TaskOutcome& outcome, GroupMemory& memory) {
+  KeptModel& kept = memory.model;
   comm::Communicator& comm = *context.comm;
   JobObserver* const observer = context.observer;
   context.spec = shared.spec();
@@ -264,7 +279,7 @@ absl::Status RunAll(JobContext& context, const bearing::v1::Lease& shared, TaskO
     context.product_rate = kept.product_rate;
   }
   if (!context.spec.evaluate().skip()) BEARING_RETURN_IF_ERROR(CheckTestPrompts(context));
-  BEARING_RETURN_IF_ERROR(RunStages(context, outcome.error_stage));
+  BEARING_RETURN_IF_ERROR(RunStages(context, memory.stages, outcome.error_stage));
   if (context.is_rank0()) {
     BEARING_ASSIGN_OR_RETURN(outcome.result, ReadResult(context));
   }
@@ -294,10 +309,10 @@ absl::Status DropStaged(JobContext& context) {
 
 }  // namespace
 
-TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, KeptModel* kept,
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, GroupMemory* memory,
                     WhenCancelled when_cancelled) {
   TaskOutcome outcome;
-  KeptModel none;
+  GroupMemory none;
   // An exception leaves this rank out of step with the others: the group cannot go on.
   try {
     absl::StatusOr<bearing::v1::Lease> shared = ShareLease(comm, lease);
@@ -308,8 +323,8 @@ TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, J
     JobContext context;
     context.comm = &comm;
     context.observer = observer;
-    context.may_keep_model = kept != nullptr;
-    outcome.status = RunAll(context, *shared, outcome, kept == nullptr ? none : *kept);
+    context.may_keep_model = memory != nullptr;
+    outcome.status = RunAll(context, *shared, outcome, memory == nullptr ? none : *memory);
     // Agreed: no rank writes any more.
     if (absl::IsCancelled(outcome.status) && when_cancelled == WhenCancelled::kDropStaged) {
       const absl::Status dropped = DropStaged(context);

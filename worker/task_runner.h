@@ -10,6 +10,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/job_context.h"
 #include "worker/kept_model.h"
+#include "worker/shared_stages.h"
 
 namespace bearing::worker {
 
@@ -24,9 +25,14 @@ struct TaskOutcome {
 // begun to write (a staged checkpoint, files staged in a bucket) only where that is asked for.
 enum class WhenCancelled { kKeepStaged, kDropStaged };
 
-// Collective. `lease` and `observer` are read on rank 0 only. `kept` (may be null) is used where it is the job's model, and
-// holds the job's model afterwards if that is still loaded.
-TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, KeptModel* kept = nullptr,
+// What a group has of the jobs before.
+struct GroupMemory {
+  KeptModel model;      // Used where it is the job's model; afterwards the job's model if that is still loaded.
+  SharedStages stages;  // Rank 0.
+};
+
+// Collective. `lease` and `observer` are read on rank 0 only. `memory` may be null.
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, GroupMemory* memory = nullptr,
                     WhenCancelled when_cancelled = WhenCancelled::kKeepStaged);
 
 }  // namespace bearing::worker

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -69,7 +70,9 @@ def test_a_group_keeps_its_model_between_jobs(service, tmp_path):
     prompts = support.write_prompts(tmp_path / "prompts")
     outs = []
     # The first one also loads the model that it has edited, to verify it.
-    for name, changes in (("first", {"edit": {"skip": False}}), ("second", {}), ("other", {"model": {"dtype": "bfloat16"}})):
+    # The second one has another name of the concept: else it took the first one's results.
+    for name, changes in (("first", {"edit": {"skip": False}}), ("second", {"concept": {"name": "other"}}),
+                          ("other", {"model": {"dtype": "bfloat16"}})):
         job = support.write_job(tmp_path / f"{name}.json", MODEL, prompts, name=name, ranks=2, **{"edit": {"skip": True}, **changes})
         outs.append(tmp_path / "out" / name)
         done = service.call("submit", "-f", job, "--set", f"output={outs[-1]}", "--job-id", name, "--watch")
@@ -91,6 +94,45 @@ def test_a_group_keeps_its_model_between_jobs(service, tmp_path):
     listed = json.loads(service.call("artifacts", "first", "-o", "json").out)
     assert [a["name"] for a in listed["artifacts"]] == support.files_below(outs[0])
     assert all(a["sha256"] == support.sha256(outs[0] / a["name"]) for a in listed["artifacts"])
+
+
+SHARED = "the same as in an earlier job"
+
+
+def test_jobs_share_stages_that_read_the_same(service, tmp_path):
+    prompts = support.write_prompts(tmp_path / "prompts")
+    shutil.copytree(tmp_path / "prompts", tmp_path / "copied")  # What counts is what stands in the files.
+    judges = {"judges": [{"name": "vowels", "markers": ["a", "e"]}]}
+    jobs = {"first": {}, "judged": judges, "stricter": {"select": {"kl_max": 50.0}}, "smaller": {"collect": {"max_batch": 1}}}
+
+    def run(name, changes):
+        job = support.write_job(tmp_path / f"{name}.json", MODEL, tmp_path / "copied" if name == "judged" else prompts, name=name,
+                                ranks=2, **{"edit": {"skip": True}, **changes})
+        done = service.call("submit", "-f", job, "--set", f"output={tmp_path / 'out' / name}", "--job-id", name, "--watch")
+        assert done.code == 0, done.text + (tmp_path / "group.log").read_text()
+        log = service.call("logs", name).out
+        return {stage for stage in ("collect", "select", "evaluate", "judge", "report") if f"stage {stage}: {SHARED}" in log}
+
+    assert [run(name, changes) for name, changes in jobs.items()] == [set(), {"collect", "select", "evaluate"}, {"collect"}, set()]
+    # The bytes that a run of its own writes.
+    for name in ("judged", "stricter"):
+        alone = support.run_job(tmp_path / f"{name}.json", tmp_path / "alone" / name, 2)
+        assert alone.code == 0, alone.text
+        for file in support.files_below(tmp_path / "alone" / name):
+            if file.rpartition(".")[0] in ("collect", "means", "geometry", "candidates", "direction", "completions", "evaluation"):
+                assert support.sha256(tmp_path / "out" / name / file) == support.sha256(tmp_path / "alone" / name / file), (name, file)
+
+    # What was changed or removed since is not taken.
+    with open(tmp_path / "out/first/means.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    (tmp_path / "out/first/.bearing/evaluate/completions-0.jsonl").unlink()
+    assert run("late", {}) == {"select"}
+    assert not list((tmp_path / "out/late").glob(".*tmp*"))
+    for file, job in (("means.safetensors", "judged"), ("candidates.json", "first"), ("completions.jsonl", "first")):
+        assert support.sha256(tmp_path / "out/late" / file) == support.sha256(tmp_path / "out" / job / file), file
 
 
 def test_a_rank_that_is_killed_costs_an_attempt_and_not_the_job(service, tmp_path):

@@ -83,5 +83,38 @@ TEST(JobSpecDigestTest, AMissingPromptFileIsNotFound) {
   EXPECT_EQ(SpecDigest(job.Load()).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(JobSpecDigestTest, OfAStageDependsOnWhatItReads) {
+  using bearing::v1::Stage;
+  const JobFolder job;
+  const JobSpec spec = job.Load();
+  struct Change {
+    std::function<void(JobSpec&)> apply;
+    std::set<Stage> matters_to;
+  };
+  const Stage collect = Stage::STAGE_COLLECT, select = Stage::STAGE_SELECT, evaluate = Stage::STAGE_EVALUATE;
+  const Change changes[] = {
+      {[](JobSpec& s) { s.set_output("/other"); }, {}},
+      {[](JobSpec& s) { s.mutable_edit()->set_strength(0.5); }, {}},
+      {[](JobSpec& s) { s.add_judges()->add_markers("Sorry"); }, {}},
+      {[](JobSpec& s) { s.mutable_costs()->add_choices()->set_file(s.prompts().positive().train().file()); }, {}},
+      {[](JobSpec& s) { s.mutable_evaluate()->set_max_new_tokens(17); }, {evaluate}},
+      {[](JobSpec& s) { s.mutable_prompts()->mutable_negative()->mutable_test()->set_count(1); }, {evaluate}},
+      {[](JobSpec& s) { s.mutable_select()->set_kl_max(0.21); }, {select, evaluate}},
+      {[](JobSpec& s) { s.mutable_collect()->set_max_batch(3); }, {collect, select, evaluate}},
+      {[](JobSpec& s) { s.mutable_prompts()->mutable_negative()->mutable_validation()->set_count(1); }, {collect, select, evaluate}},
+      {[](JobSpec& s) { s.mutable_model()->set_dtype("float32"); }, {collect, select, evaluate}},
+  };
+  for (const Change& change : changes) {
+    JobSpec changed = spec;
+    change.apply(changed);
+    for (const Stage stage : {collect, select, evaluate}) {
+      EXPECT_EQ(*StageDigest(changed, stage) != *StageDigest(spec, stage), change.matters_to.contains(stage))
+          << changed.ShortDebugString() << " " << stage;
+    }
+  }
+  EXPECT_NE(*StageDigest(spec, collect), *StageDigest(spec, select));
+  EXPECT_FALSE(StageDigest(spec, Stage::STAGE_EDIT).ok());
+}
+
 }  // namespace
 }  // namespace bearing::jobs

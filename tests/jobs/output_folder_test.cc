@@ -127,6 +127,49 @@ TEST_F(OutputFolderTest, TamperedOrMissingFilesUndoAStage) {
   EXPECT_FALSE(folder.IsStageDone("collect")) << "a file is gone";
 }
 
+TEST_F(OutputFolderTest, TakesOverAStageOfAnotherRun) {
+  OutputFolder first = MustOpen();
+  EXPECT_FALSE(first.RecordOf("evaluate").ok());
+  root_.Write("out/a", "0123");
+  root_.Write("out/.bearing/evaluate/b", "b");
+  ASSERT_TRUE(first.MarkStageDone("evaluate", {"a", ".bearing/evaluate/b"}, 1).ok());
+  const StageRecord record = *first.RecordOf("evaluate");
+
+  const std::string other = root_.PathOf("other");
+  OutputFolder second = *OutputFolder::Open(other, "{}", "another spec", "model");
+  root_.Write("other/.bearing/evaluate/begun", "by an attempt before");
+  EXPECT_TRUE(*second.AdoptStage("evaluate", record));
+  EXPECT_TRUE(second.IsStageDone("evaluate"));
+  EXPECT_EQ(*ReadFile(other + "/a"), "0123");
+  EXPECT_EQ(*ReadFile(other + "/.bearing/evaluate/b"), "b");
+  EXPECT_FALSE(fs::exists(other + "/.bearing/evaluate/begun"));
+}
+
+TEST_F(OutputFolderTest, TakesOverNothingThatHasChanged) {
+  OutputFolder first = MustOpen();
+  root_.Write("out/a", "0123");
+  root_.Write("out/b", "b");
+  ASSERT_TRUE(first.MarkStageDone("collect", {"a", "b"}, 1).ok());
+  const StageRecord record = *first.RecordOf("collect");
+  const std::string other = root_.PathOf("other");
+  OutputFolder second = *OutputFolder::Open(other, "{}", "another spec", "model");
+  const auto takes_nothing = [&](const StageRecord& from) {
+    return !*second.AdoptStage("collect", from) && !second.IsStageDone("collect") && !fs::exists(other + "/a") &&
+           !fs::exists(other + "/b");
+  };
+  Tamper("b", "c");
+  EXPECT_TRUE(takes_nothing(record)) << "same size, other content";
+  Tamper("b", "bb");
+  EXPECT_TRUE(takes_nothing(record)) << "longer";
+  Tamper("b", "");
+  EXPECT_TRUE(takes_nothing(record)) << "shorter";
+  fs::remove(out_ + "/b");
+  EXPECT_TRUE(takes_nothing(record)) << "gone";
+  StageRecord outside = record;
+  outside.files[0].name = "../a";
+  EXPECT_TRUE(takes_nothing(outside));
+}
+
 TEST_F(OutputFolderTest, ACrashBetweenFileAndMarkLeavesTheStageUndone) {
   MustOpen();
   root_.Write("out/means.safetensors", "written, not marked");
