@@ -1,10 +1,10 @@
 // Results of forward passes that jobs of one group share: a stage whose inputs are those of a stage that the group has run for
-// another job takes over its files instead of running the model again. Jobs that try other thresholds, judges, costs or edits on
-// the same model and prompts run collect once, and those with the same selection run select and evaluate once.
+// another job takes over its files instead of running the model again. Jobs that try other thresholds, judges, costs or edits
+// on the same model and prompts run collect once, and those with the same selection run select and evaluate once.
 //
-// The bytes are those the stage would have written: the key holds the model's digest, the digest of all settings and prompts that
-// the stage reads (jobs::StageDigest), and how the work was cut into ranks and batches. Rows of different jobs never meet in one
-// batch, as a job's last bits would then depend on what else was queued.
+// The bytes are those the stage would have written: the key holds the model's digest, the digest of all settings and prompts
+// that the stage reads (jobs::StageDigest), and how the work was cut into ranks and batches. Rows of different jobs never meet
+// in one batch, as a job's last bits would then depend on what else was queued.
 //
 // Remembers names and hashes, no contents: what is gone, or is no longer what it was, is computed again. Used by rank 0 alone.
 #ifndef BEARING_WORKER_SHARED_STAGES_H_

@@ -130,7 +130,8 @@ absl::Status AddWork(JobContext& context, const model::WorkDone& before, double 
 }
 
 // Was the stage finished by an earlier attempt, or for another job of this group? `key` is what it is remembered by.
-absl::StatusOr<bool> IsDoneOrShared(JobContext& context, const StageEntry& stage, const SharedStages& shared, std::string& key) {
+absl::StatusOr<bool> IsDoneOrShared(JobContext& context, const StageEntry& stage, const SharedStages& shared,
+                                    std::string& key) {
   if (context.output->IsStageDone(stage.name)) return true;
   BEARING_RETURN_IF_ERROR(context.output->DropManifest());
   BEARING_ASSIGN_OR_RETURN(key, SharedStages::KeyOf(context, stage.id));

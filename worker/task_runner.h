@@ -32,8 +32,8 @@ struct GroupMemory {
 };
 
 // Collective. `lease` and `observer` are read on rank 0 only. `memory` may be null.
-TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer, GroupMemory* memory = nullptr,
-                    WhenCancelled when_cancelled = WhenCancelled::kKeepStaged);
+TaskOutcome RunTask(comm::Communicator& comm, const bearing::v1::Lease* lease, JobObserver* observer,
+                    GroupMemory* memory = nullptr, WhenCancelled when_cancelled = WhenCancelled::kKeepStaged);
 
 }  // namespace bearing::worker
 

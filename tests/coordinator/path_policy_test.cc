@@ -1,11 +1,12 @@
 // Where jobs may read and write.
+#include "coordinator/path_policy.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <string>
 
-#include "coordinator/path_policy.h"
 #include "rpc/status_details.h"
 #include "tests/coordinator/fakes.h"
 

@@ -101,7 +101,8 @@ TEST(JobSpecDigestTest, OfAStageDependsOnWhatItReads) {
       {[](JobSpec& s) { s.mutable_prompts()->mutable_negative()->mutable_test()->set_count(1); }, {evaluate}},
       {[](JobSpec& s) { s.mutable_select()->set_kl_max(0.21); }, {select, evaluate}},
       {[](JobSpec& s) { s.mutable_collect()->set_max_batch(3); }, {collect, select, evaluate}},
-      {[](JobSpec& s) { s.mutable_prompts()->mutable_negative()->mutable_validation()->set_count(1); }, {collect, select, evaluate}},
+      {[](JobSpec& s) { s.mutable_prompts()->mutable_negative()->mutable_validation()->set_count(1); },
+       {collect, select, evaluate}},
       {[](JobSpec& s) { s.mutable_model()->set_dtype("float32"); }, {collect, select, evaluate}},
   };
   for (const Change& change : changes) {
