@@ -49,6 +49,10 @@ struct StageRecord {
   };
   std::string folder;
   std::vector<File> files;
+  // By name, of a folder that will not stay; else empty.
+  std::map<std::string, std::string> contents;
+
+  int64_t bytes() const;  // Of all files.
 };
 
 class OutputFolder {

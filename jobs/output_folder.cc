@@ -253,6 +253,12 @@ absl::Status OutputFolder::MarkStageDone(std::string_view stage, const std::vect
   return WriteFileAtomically(MarkPath(path_, stage), mark.dump(2));
 }
 
+int64_t StageRecord::bytes() const {
+  int64_t sum = 0;
+  for (const File& file : files) sum += file.size;
+  return sum;
+}
+
 absl::StatusOr<StageRecord> OutputFolder::RecordOf(std::string_view stage) const {
   const std::optional<json> mark = ReadMark(MarkPath(path_, stage), spec_digest_, model_digest_);
   if (!mark.has_value()) return absl::NotFoundError(Concat("the stage is not finished: stage=", stage));
@@ -270,7 +276,10 @@ absl::StatusOr<bool> OutputFolder::AdoptStage(std::string_view stage, const Stag
   std::vector<std::string> names;
   absl::Status copied = BeginFolders(path_, from);
   for (const StageRecord::File& file : from.files) {
-    if (copied.ok()) copied = CopyWhole(Concat(from.folder, "/", file.name), file, PathOf(file.name));
+    if (!copied.ok()) break;
+    const auto content = from.contents.find(file.name);
+    copied = content != from.contents.end() ? WriteFileAtomically(PathOf(file.name), content->second)
+                                            : CopyWhole(Concat(from.folder, "/", file.name), file, PathOf(file.name));
     if (!copied.ok()) break;
     names.push_back(file.name);
   }

@@ -4,9 +4,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "jobs/job_spec.h"
+#include "jobs/work_folder.h"
 #include "sharding/status_macros.h"
 
 namespace bearing::worker {
+namespace {
+
+constexpr size_t kMostStages = 256;
+constexpr int64_t kMostBytesOfStage = int64_t{1} << 30;
+constexpr int64_t kMostBytesHeld = int64_t{128} << 20;
+
+}  // namespace
 
 absl::StatusOr<std::string> SharedStages::KeyOf(const JobContext& context, bearing::v1::Stage stage) {
   using bearing::v1::Stage;
@@ -23,12 +31,25 @@ absl::StatusOr<bool> SharedStages::Take(const std::string& key, const std::strin
   return output.AdoptStage(stage, found->second);
 }
 
-void SharedStages::Add(const std::string& key, const std::string& stage, const jobs::OutputFolder& output) {
-  absl::StatusOr<jobs::StageRecord> record = output.RecordOf(stage);
-  if (key.empty() || !record.ok()) return;
+void SharedStages::Add(const std::string& key, const std::string& stage, const JobContext& context) {
+  absl::StatusOr<jobs::StageRecord> record = context.output->RecordOf(stage);
+  if (key.empty() || !record.ok() || record->bytes() > kMostBytesOfStage) return;
+  if (jobs::IsOutputInBucket(context.spec)) {
+    if (record->bytes() > kMostBytesHeld) return;
+    for (const jobs::StageRecord::File& file : record->files) {
+      absl::StatusOr<std::string> content = jobs::ReadFile(context.output->PathOf(file.name));
+      if (!content.ok() || jobs::Sha256OfBytes(*content) != file.sha256) return;
+      record->contents[file.name] = *std::move(content);
+    }
+  }
   std::erase_if(records_, [&](const auto& known) { return known.first == key; });
   records_.emplace_back(key, *std::move(record));
-  if (records_.size() > kMost) records_.pop_front();
+  const auto held = [&] {
+    int64_t sum = 0;
+    for (const auto& [unused, known] : records_) sum += known.contents.empty() ? 0 : known.bytes();
+    return sum;
+  };
+  while (records_.size() > kMostStages || held() > kMostBytesHeld) records_.pop_front();
 }
 
 }  // namespace bearing::worker

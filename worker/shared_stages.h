@@ -6,7 +6,8 @@
 // that the stage reads (jobs::StageDigest), and how the work was cut into ranks and batches. Rows of different jobs never meet
 // in one batch, as a job's last bits would then depend on what else was queued.
 //
-// Remembers names and hashes, no contents: what is gone, or is no longer what it was, is computed again. Used by rank 0 alone.
+// Remembers names and hashes: what is gone, or is no longer what it was, is computed again. Contents only of jobs that write to
+// a bucket, whose work folders go when they end, and of those what fits into 128 MiB. Used by rank 0 alone.
 #ifndef BEARING_WORKER_SHARED_STAGES_H_
 #define BEARING_WORKER_SHARED_STAGES_H_
 
@@ -29,11 +30,11 @@ class SharedStages {
   // Takes over what another job's stage of that key left, if it is still there. True: the stage is finished.
   absl::StatusOr<bool> Take(const std::string& key, const std::string& stage, jobs::OutputFolder& output) const;
 
-  // A stage that has been run. Of more than kMost the oldest is forgotten.
-  void Add(const std::string& key, const std::string& stage, const jobs::OutputFolder& output);
+  // A stage that has been run. The oldest are forgotten where there are too many; a stage that wrote more than 1 GiB (a dump of
+  // activations) is not remembered, as copying it would take longer than a cancellation may.
+  void Add(const std::string& key, const std::string& stage, const JobContext& context);
 
  private:
-  static constexpr size_t kMost = 256;
   std::deque<std::pair<std::string, jobs::StageRecord>> records_;  // Oldest first.
 };
 

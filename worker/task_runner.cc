@@ -172,7 +172,7 @@ absl::Status RunStages(JobContext& context, SharedStages& shared, bearing::v1::S
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     BEARING_RETURN_IF_ERROR(AddWork(context, before, took.count(), time));
     BEARING_RETURN_IF_ERROR(context.OnRank0([&] { return context.output->MarkStageDone(stage.name, files, took.count()); }));
-    if (context.is_rank0()) shared.Add(key, stage.name, *context.output);
+    if (context.is_rank0()) shared.Add(key, stage.name, context);
     time.set_seconds(took.count());
     if (context.is_rank0()) context.observer->OnStageDone(time);
   }

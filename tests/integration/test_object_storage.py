@@ -274,6 +274,16 @@ def test_submitted_job_in_a_bucket_is_fetched(server, tmp_path, monkeypatch):
         some = coordinator.call("fetch", name, tmp_path / "some", "--include", "direction.*")
         assert some.code == 0 and list(hashes_in_folder(tmp_path / "some")) == ["direction.safetensors"], some.text
 
+        # The next one, with other judges, shares what the first one's model passes gave, though that work folder is gone.
+        second = {**support.job_spec(MODEL, prompts, judges=[{"name": "vowels", "markers": ["a"]}]), "output": f"{place}-again"}
+        submitted = coordinator.call("submit", "-f", support.write_json(tmp_path / "second.json", second), "--watch")
+        assert submitted.code == 0, submitted.text
+        log = coordinator.call("logs", submitted.out.split()[0]).out
+        assert log.count("the same as in an earlier job") == 3, log
+        first, again = hashes_in_bucket(server, "submitted"), hashes_in_bucket(server, "submitted-again")
+        for file in ("means.safetensors", "geometry.json", "candidates.json", "direction.safetensors"):
+            assert first[file] == again[file], file
+
 
 def test_a_job_that_is_cancelled_while_it_is_published(server, tmp_path, monkeypatch):
     """What was staged goes, the finished stages stay: submitted again, the job is published and computes nothing."""

@@ -145,6 +145,20 @@ TEST_F(OutputFolderTest, TakesOverAStageOfAnotherRun) {
   EXPECT_FALSE(fs::exists(other + "/.bearing/evaluate/begun"));
 }
 
+TEST_F(OutputFolderTest, TakesOverAStageWhoseFolderIsGone) {
+  OutputFolder first = MustOpen();
+  root_.Write("out/a", "0123");
+  ASSERT_TRUE(first.MarkStageDone("collect", {"a"}, 1).ok());
+  StageRecord record = *first.RecordOf("collect");
+  EXPECT_EQ(record.bytes(), 4);
+  record.contents["a"] = "0123";
+  fs::remove_all(out_);
+  OutputFolder second = *OutputFolder::Open(root_.PathOf("other"), "{}", "another spec", "model");
+  EXPECT_TRUE(*second.AdoptStage("collect", record));
+  EXPECT_TRUE(second.IsStageDone("collect"));
+  EXPECT_EQ(*ReadFile(root_.PathOf("other/a")), "0123");
+}
+
 TEST_F(OutputFolderTest, TakesOverNothingThatHasChanged) {
   OutputFolder first = MustOpen();
   root_.Write("out/a", "0123");
