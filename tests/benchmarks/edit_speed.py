@@ -47,17 +47,22 @@ def tensors_of(shape, budget):
     return names + [("model.norm.weight", (d,)), ("lm_head.weight", (vocab, d))], layers
 
 
-def write_shard(path, tensors, noise):
+def shard_begin(tensors, align=8):
+    """What a file begins with, up to its data, and the bytes of its data."""
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in tensors:
         end = offset + 2 * int(np.prod(shape))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(len(text) + 8) % align)
+    return len(text).to_bytes(8, "little") + text, offset
+
+
+def write_shard(path, tensors, noise):
+    begin, left = shard_begin(tensors)
     with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        left = offset
+        file.write(begin)
         while left > 0:
             left -= file.write(noise[: min(left, len(noise))])
         file.flush()

@@ -64,20 +64,14 @@ class CloneWriter:
     def __call__(self, path, tensors, noise):
         if not self.noise_file.exists():
             self.noise_file.write_bytes(noise)
-        header, offset = {"__metadata__": {"format": "pt"}}, 0
-        for name, shape in tensors:
-            end = offset + 2 * int(np.prod(shape))
-            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
-            offset = end
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-(len(text) + 8) % BLOCK)
+        begin, size = edit_speed.shard_begin(tensors, align=BLOCK)
         with open(path, "wb") as file, open(self.noise_file, "rb") as source:
-            file.write(len(text).to_bytes(8, "little") + text)
+            file.write(begin)
             file.flush()
-            for at in range(0, offset, len(noise)):
-                size = min(len(noise), -(-(offset - at) // BLOCK) * BLOCK)
-                fcntl.ioctl(file, FICLONERANGE, struct.pack("qQQQ", source.fileno(), 0, size, 8 + len(text) + at))
-            file.truncate(8 + len(text) + offset)
+            for at in range(0, size, len(noise)):
+                blocks = min(len(noise), -(-(size - at) // BLOCK) * BLOCK)
+                fcntl.ioctl(file, FICLONERANGE, struct.pack("qQQQ", source.fileno(), 0, blocks, len(begin) + at))
+            file.truncate(len(begin) + size)
 
 
 def tensor_at(path, name):

@@ -29,6 +29,13 @@
 namespace bearing::coordinator {
 namespace {
 
+// Sanitizers take memory of their own.
+#if defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
 using bearing::v1::JobsService;
 using bearing::v1::WorkerService;
 
@@ -201,7 +208,7 @@ TEST_F(LoadTest, ALongQueueIsListedAndGrowsQuickly) {
               create.Text().c_str(), lease.Text().c_str(), static_cast<long>(resident));
   EXPECT_LT(list.Quantile(0.99), 50 + nothing.Quantile(0.99));
   EXPECT_LT(create.Quantile(0.99), 100 + nothing.Quantile(0.99));
-  EXPECT_LT(resident, 256);
+  if (!kSanitized) EXPECT_LT(resident, 256);
 }
 
 TEST_F(LoadTest, AThousandSubmitsOfOneRequestAreOneJob) {
@@ -314,7 +321,7 @@ TEST_F(LoadTest, WatchersThatReadNothingDoNotSlowOthers) {
   std::printf("list alone %s; with %d watchers that do not read %s; resident %ld MiB\n", alone.Text().c_str(), kWatchers,
               crowded.Text().c_str(), static_cast<long>(resident));
   EXPECT_LT(crowded.Quantile(0.5), 2 * alone.Quantile(0.5) + 1);
-  EXPECT_LT(resident, 256);
+  if (!kSanitized) EXPECT_LT(resident, 256);
   for (auto& context : contexts) context->TryCancel();
   bearing::v1::WatchJobResponse rest;
   for (auto& reader : readers) {

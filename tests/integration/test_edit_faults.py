@@ -3,6 +3,7 @@ the same bytes.
 
     pytest test_edit_faults.py              every 53rd request
     python test_edit_faults.py 1            every request
+    python test_edit_faults.py 1 cut slow   of these kinds alone
 """
 import os
 import pathlib
@@ -45,7 +46,7 @@ def check_error(kind, done):
     assert done.returncode in (1, 2, 4, 5, 6), done.returncode
 
 
-def edit_with_faults(environment, proxy, step, folder):
+def edit_with_faults(environment, proxy, step, folder, kinds=fault_proxy.KINDS):
     local = folder / "expected"
     done = edit(environment, MODEL, local)
     assert done.returncode == 0, done.stderr
@@ -61,7 +62,7 @@ def edit_with_faults(environment, proxy, step, folder):
     requests = proxy.count
     assert bucket.hashes() == expected and bucket.uploads() == []
     outcomes = {}
-    for i, kind in enumerate(fault_proxy.KINDS):
+    for i, kind in enumerate(kinds):
         for at in range(1 + i % step, requests + 1, step):
             bucket.clear()
             proxy.arm(kind, at)
@@ -104,4 +105,5 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder, object_servers.start("seaweedfs") as real:
         with fault_proxy.FaultProxy(real["AWS_ENDPOINT_URL"]) as spoiling:
-            print(edit_with_faults(real, spoiling, int(sys.argv[1]) if len(sys.argv) > 1 else 1, pathlib.Path(folder)))
+            print(edit_with_faults(real, spoiling, int(sys.argv[1]) if len(sys.argv) > 1 else 1, pathlib.Path(folder),
+                                   sys.argv[2:] or fault_proxy.KINDS))
