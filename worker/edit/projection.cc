@@ -1,5 +1,6 @@
 #include "worker/edit/projection.h"
 
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -134,7 +135,13 @@ __attribute__((target("avx,f16c"))) void NarrowF16Fast(const float* in, int64_t 
   NarrowF16Plain(in + i, n - i, out + i);
 }
 
-const bool kHasF16c = __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avx");
+// Clang 14's __builtin_cpu_supports does not know the name.
+bool HasF16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+const bool kHasF16c = HasF16c() && __builtin_cpu_supports("avx");
 
 // Stored values as what they are computed in.
 void Widen(DType dtype, const char* in, int64_t n, float* out) {

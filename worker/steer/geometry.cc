@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 namespace bearing::steer {
 namespace {
@@ -109,7 +110,9 @@ LayerGeometry GeometryOfGram(const at::Tensor& gram, int64_t positives) {
   // Without the mean of all rows.
   const at::Tensor row_mean = gram.mean(1);
   const at::Tensor centered = gram - row_mean.unsqueeze(0) - row_mean.unsqueeze(1) + gram.mean();
-  const auto [values, vectors] = at::linalg_eigh(centered);  // Ascending.
+  const auto spectrum = at::linalg_eigh(centered);  // Ascending.
+  const at::Tensor& values = std::get<0>(spectrum);
+  const at::Tensor& vectors = std::get<1>(spectrum);
   const double variance = at::diagonal(centered).sum().item<double>();
   const auto component = [&](int64_t k, double* share) {
     const double value = k < n ? std::max(0.0, values[n - 1 - k].item<double>()) : 0;
