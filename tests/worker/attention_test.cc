@@ -26,7 +26,8 @@ class AttentionTest : public testing::TestWithParam<std::tuple<Case, at::ScalarT
 
 // Keys of a prefix in the batch, of a cache row, and of the segment itself, in this order.
 TEST_P(AttentionTest, IsSoftmaxOfScoresTimesValues) {
-  const auto& [c, dtype] = GetParam();
+  const Case& c = std::get<0>(GetParam());
+  const at::ScalarType dtype = std::get<1>(GetParam());
   at::manual_seed(7);
   AttentionShape shape{.num_heads = c.heads,
                        .num_kv_heads = c.kv_heads,

@@ -53,8 +53,10 @@ ColumnSums Slice(const ColumnSums& sums, int64_t directions, int64_t columns, in
 absl::StatusOr<std::vector<float>> TensorEditor::ReadFp8(const TensorEdit& edit, const Shared& shared,
                                                          absl::Span<const char> stored, int64_t row, int64_t rows) const {
   std::string bytes;
-  const char* from = stored.data() + row * edit.columns;
-  if (stored.empty()) {
+  const char* from = nullptr;
+  if (!stored.empty()) {
+    from = stored.data() + row * edit.columns;
+  } else {
     const auto at = *source_->Find(edit.quantized.values);
     bytes.resize(static_cast<size_t>(rows * edit.columns));
     BEARING_RETURN_IF_ERROR(source_->Read(

@@ -19,13 +19,13 @@ constexpr int64_t kLanes = 8;          // Floats of a register of AVX2. Wider ve
 constexpr int64_t kTile = 2 * kLanes;  // Columns a micro-kernel holds in registers.
 constexpr int64_t kQueryTile = 4;      // Rows it holds.
 
-// Loads need no alignment.
-typedef float Lane __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float))));
+typedef float Lane __attribute__((vector_size(kLanes * sizeof(float))));
 
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-inline const Lane& LaneAt(const float* in) { return *reinterpret_cast<const Lane*>(in); }
-inline Lane& LaneAt(float* out) { return *reinterpret_cast<Lane*>(out); }
+// Neither needs alignment.
+[[gnu::always_inline]] inline void GetLane(const float* in, Lane& lane) { std::memcpy(&lane, in, sizeof(lane)); }
+[[gnu::always_inline]] inline void PutLane(const Lane& lane, float* out) { std::memcpy(out, &lane, sizeof(lane)); }
 
 // C[m, n] = A[m, k] B[k, n], or C += A B; all row-major, n a multiple of kTile. A has RoundUp(m, kQueryTile) readable rows, C
 // as many to write.
@@ -38,22 +38,23 @@ template <bool kAdd>
       float* const c0 = c + i * ldc + j;
       Lane acc00 = {}, acc01 = {}, acc10 = {}, acc11 = {}, acc20 = {}, acc21 = {}, acc30 = {}, acc31 = {};
       if constexpr (kAdd) {
-        acc00 = LaneAt(c0), acc01 = LaneAt(c0 + kLanes);
-        acc10 = LaneAt(c0 + ldc), acc11 = LaneAt(c0 + ldc + kLanes);
-        acc20 = LaneAt(c0 + 2 * ldc), acc21 = LaneAt(c0 + 2 * ldc + kLanes);
-        acc30 = LaneAt(c0 + 3 * ldc), acc31 = LaneAt(c0 + 3 * ldc + kLanes);
+        GetLane(c0, acc00), GetLane(c0 + kLanes, acc01);
+        GetLane(c0 + ldc, acc10), GetLane(c0 + ldc + kLanes, acc11);
+        GetLane(c0 + 2 * ldc, acc20), GetLane(c0 + 2 * ldc + kLanes, acc21);
+        GetLane(c0 + 3 * ldc, acc30), GetLane(c0 + 3 * ldc + kLanes, acc31);
       }
       for (int64_t p = 0; p < k; ++p) {
-        const Lane row0 = LaneAt(b + p * ldb + j), row1 = LaneAt(b + p * ldb + j + kLanes);
+        Lane row0, row1;
+        GetLane(b + p * ldb + j, row0), GetLane(b + p * ldb + j + kLanes, row1);
         acc00 += a0[p] * row0, acc01 += a0[p] * row1;
         acc10 += a0[lda + p] * row0, acc11 += a0[lda + p] * row1;
         acc20 += a0[2 * lda + p] * row0, acc21 += a0[2 * lda + p] * row1;
         acc30 += a0[3 * lda + p] * row0, acc31 += a0[3 * lda + p] * row1;
       }
-      LaneAt(c0) = acc00, LaneAt(c0 + kLanes) = acc01;
-      LaneAt(c0 + ldc) = acc10, LaneAt(c0 + ldc + kLanes) = acc11;
-      LaneAt(c0 + 2 * ldc) = acc20, LaneAt(c0 + 2 * ldc + kLanes) = acc21;
-      LaneAt(c0 + 3 * ldc) = acc30, LaneAt(c0 + 3 * ldc + kLanes) = acc31;
+      PutLane(acc00, c0), PutLane(acc01, c0 + kLanes);
+      PutLane(acc10, c0 + ldc), PutLane(acc11, c0 + ldc + kLanes);
+      PutLane(acc20, c0 + 2 * ldc), PutLane(acc21, c0 + 2 * ldc + kLanes);
+      PutLane(acc30, c0 + 3 * ldc), PutLane(acc31, c0 + 3 * ldc + kLanes);
     }
   }
 }
@@ -78,11 +79,14 @@ BEARING_MULTIVERSION void MultiplyTransposed(const float* a, int64_t lda, const 
       const float* const row = b + j * ldb;
       Lane acc0 = {}, acc1 = {}, acc2 = {}, acc3 = {};
       for (int64_t p = 0; p < k; p += kLanes) {
-        const Lane lane = LaneAt(row + p);
-        acc0 += LaneAt(a0 + p) * lane;
-        acc1 += LaneAt(a0 + lda + p) * lane;
-        acc2 += LaneAt(a0 + 2 * lda + p) * lane;
-        acc3 += LaneAt(a0 + 3 * lda + p) * lane;
+        Lane lane, lane0, lane1, lane2, lane3;
+        GetLane(row + p, lane);
+        GetLane(a0 + p, lane0), GetLane(a0 + lda + p, lane1);
+        GetLane(a0 + 2 * lda + p, lane2), GetLane(a0 + 3 * lda + p, lane3);
+        acc0 += lane0 * lane;
+        acc1 += lane1 * lane;
+        acc2 += lane2 * lane;
+        acc3 += lane3 * lane;
       }
       // Pairwise sums of four accumulators at once.
       const Lane low = __builtin_shufflevector(acc0, acc1, 0, 8, 1, 9, 4, 12, 5, 13) +
