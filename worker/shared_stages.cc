@@ -20,9 +20,12 @@ absl::StatusOr<std::string> SharedStages::KeyOf(const JobContext& context, beari
   using bearing::v1::Stage;
   if (stage != Stage::STAGE_COLLECT && stage != Stage::STAGE_SELECT && stage != Stage::STAGE_EVALUATE) return std::string();
   BEARING_ASSIGN_OR_RETURN(const std::string digest, jobs::StageDigest(context.spec, stage));
+  const int tensor_parallel = context.grid.tensor_parallel->size();
+  const bool one_replica = context.comm->size() == tensor_parallel;
+  // How many tokens go through a streamed layer together decides which replica has which batch, not what a batch holds.
   return absl::StrCat(digest, " model=", context.model_digest, " ranks=", context.comm->size(),
-                      " tensor_parallel=", context.grid.tensor_parallel->size(), " tokens=", context.token_budget, "/",
-                      context.stream_tokens);
+                      " tensor_parallel=", tensor_parallel, " tokens=", context.token_budget,
+                      " streamed=", one_replica ? 0 : context.stream_tokens);
 }
 
 absl::StatusOr<bool> SharedStages::Take(const std::string& key, const std::string& stage, jobs::OutputFolder& output) const {

@@ -113,7 +113,10 @@ def test_jobs_share_stages_that_read_the_same(service, tmp_path):
         log = service.call("logs", name).out
         return {stage for stage in ("collect", "select", "evaluate", "judge", "report") if f"stage {stage}: {SHARED}" in log}
 
-    assert [run(name, changes) for name, changes in jobs.items()] == [set(), {"collect", "select", "evaluate"}, {"collect"}, set()]
+    streamed = {"model": {"residency": "streamed"}}  # Is loaded anew for each job.
+    jobs |= {"streamed": streamed, "streamed-judged": streamed | judges}
+    everything = {"collect", "select", "evaluate"}
+    assert [run(name, changes) for name, changes in jobs.items()] == [set(), everything, {"collect"}, set(), set(), everything]
     # The bytes that a run of its own writes.
     for name in ("judged", "stricter"):
         alone = support.run_job(tmp_path / f"{name}.json", tmp_path / "alone" / name, 2)
