@@ -135,6 +135,19 @@ absl::Status BeginFolders(const std::string& output, const StageRecord& from) {
   return absl::OkStatus();
 }
 
+// `names`: the files that are there whole, after an error as well.
+absl::Status CopyStage(const StageRecord& from, const std::string& output, std::vector<std::string>& names) {
+  BEARING_RETURN_IF_ERROR(BeginFolders(output, from));
+  for (const StageRecord::File& file : from.files) {
+    const std::string destination = Concat(output, "/", file.name);
+    const auto content = from.contents.find(file.name);
+    BEARING_RETURN_IF_ERROR(content != from.contents.end() ? WriteFileAtomically(destination, content->second)
+                                                           : CopyWhole(Concat(from.folder, "/", file.name), file, destination));
+    names.push_back(file.name);
+  }
+  return absl::OkStatus();
+}
+
 // Files an interrupted write of an earlier attempt left behind.
 void RemoveLeftovers(const fs::path& folder) {
   std::error_code error;
@@ -274,23 +287,16 @@ absl::StatusOr<StageRecord> OutputFolder::RecordOf(std::string_view stage) const
 absl::StatusOr<bool> OutputFolder::AdoptStage(std::string_view stage, const StageRecord& from) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::string> names;
-  absl::Status copied = BeginFolders(path_, from);
-  for (const StageRecord::File& file : from.files) {
-    if (!copied.ok()) break;
-    const auto content = from.contents.find(file.name);
-    copied = content != from.contents.end() ? WriteFileAtomically(PathOf(file.name), content->second)
-                                            : CopyWhole(Concat(from.folder, "/", file.name), file, PathOf(file.name));
-    if (!copied.ok()) break;
-    names.push_back(file.name);
+  if (!CopyStage(from, path_, names).ok()) {
+    for (const std::string& name : names) {
+      std::error_code ignored;
+      fs::remove(PathOf(name), ignored);
+    }
+    return false;
   }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  if (copied.ok()) BEARING_RETURN_IF_ERROR(MarkStageDone(stage, names, took.count()));
-  if (copied.ok()) return true;
-  for (const std::string& name : names) {
-    std::error_code ignored;
-    fs::remove(PathOf(name), ignored);
-  }
-  return false;
+  BEARING_RETURN_IF_ERROR(MarkStageDone(stage, names, took.count()));
+  return true;
 }
 
 std::map<std::string, double> OutputFolder::StageSeconds() const {
