@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Edits a checkpoint of the full layout of Llama 3 70B (141 GB) on a disk that has room for neither it nor the result.
 
-    edit_whole.py --folder /path/on/the/disk [--layers 80] [--ranks 1] [--room 20GB] [--bearing build/bin/bearing]
+    edit_whole.py --folder /path/on/the/disk [--bytes 141GB] [--ranks 1] [--room 20GB] [--bearing build/bin/bearing]
 
 The source is real: bfloat16 values in files of the real sizes, whose blocks are clones of the same 64 MB (a btrfs in a file). The
 result is written whole as well, to an ext4 in a sparse file of 1.2 times its size; what is written gives its blocks back while the
@@ -138,7 +138,7 @@ def give_back(out, source, unit, room, checks, done):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--layers", type=int, default=80)
+    parser.add_argument("--bytes", type=edit_speed.size, default=edit_speed.size("141GB"), help="less: fewer layers")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--room", type=edit_speed.size, default=edit_speed.size("20GB"))
     parser.add_argument("--checks", type=int, default=3)
@@ -146,19 +146,16 @@ def main():
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)
     try:
-        d, ffn, heads, kv, vocab = edit_speed.SHAPES["70b"]
-        layer_bytes = 2 * (3 * d * ffn + 2 * d * heads + 2 * d * kv + 2 * d)
-        total = arguments.layers * layer_bytes + 4 * vocab * d
         with mounted(arguments.folder / "source", 4 << 30, ["mkfs.btrfs", "-q"]) as source, \
-                mounted(arguments.folder / "target", int(1.2 * total), ["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal"]) as target:
-            measure(arguments, source, target / "out", total)
+                mounted(arguments.folder / "target", int(1.2 * arguments.bytes), ["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal"]) as target:
+            measure(arguments, source, target / "out")
     finally:
         shutil.rmtree(arguments.folder, ignore_errors=True)
 
 
-def measure(arguments, source, out, total):
+def measure(arguments, source, out):
     edit_speed.write_shard = CloneWriter(source / "noise")
-    total = edit_speed.make_model(source / "model", "70b", total)
+    total = edit_speed.make_model(source / "model", "70b", arguments.bytes)
     d = edit_speed.SHAPES["70b"][0]
     direction = np.frombuffer((source / "direction.safetensors").read_bytes()[-4 * d:], dtype=np.float32)
     unit = direction / np.linalg.norm(direction)
