@@ -102,6 +102,7 @@ std::string PlainLine(const StageClock& clock, const Job& job, double now) {
 
 std::string StageEndLine(const bearing::v1::StageTime& time) {
   std::string line = absl::StrFormat("%-9s %7.1f s", StageName(time.stage()), time.seconds());
+  if (time.shared()) return line + "  (from another job)";
   if (time.resumed()) return line + "  (resumed)";
   if (time.tokens() > 0 && time.seconds() > 0) {
     absl::StrAppendFormat(&line, "  %8.0f tokens/s", time.tokens() / time.seconds());

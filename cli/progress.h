@@ -32,7 +32,8 @@ std::string LiveLine(const StageClock& clock, const bearing::v1::Job& job, doubl
 // The same for logs, without a bar: "collect: 50/100 prompts, 12.5/s, 0:04 left, note".
 std::string PlainLine(const StageClock& clock, const bearing::v1::Job& job, double now);
 
-// "collect    12.3 s", with "  (resumed)" when the stage's artifact was there already.
+// "collect    12.3 s", with "  (resumed)" when the stage's artifact was there already, "  (from another job)" when it was taken
+// from one.
 std::string StageEndLine(const bearing::v1::StageTime& time);
 
 // At most `width` characters (not bytes) of UTF-8 text without control characters, "..." in place of what is cut off.

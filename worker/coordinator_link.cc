@@ -114,8 +114,10 @@ class LeasedJobImpl final : public LeasedJob {
   void OnStageDone(const bearing::v1::StageTime& time) override {
     std::lock_guard lock(mutex_);
     stage_times_.push_back(time);
-    AddLine("info", time.resumed() ? absl::StrCat("stage ", StageText(time.stage()), " was done before")
-                                   : absl::StrFormat("stage %s took %.1f s", StageText(time.stage()), time.seconds()));
+    AddLine("info", time.shared()
+                        ? absl::StrCat("stage ", StageText(time.stage()), ": the same as in an earlier job, taken from there")
+                    : time.resumed() ? absl::StrCat("stage ", StageText(time.stage()), " was done before")
+                                     : absl::StrFormat("stage %s took %.1f s", StageText(time.stage()), time.seconds()));
     changed_ = true;
     wake_.notify_all();
   }

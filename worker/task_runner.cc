@@ -129,17 +129,16 @@ absl::Status AddWork(JobContext& context, const model::WorkDone& before, double 
   return absl::OkStatus();
 }
 
+enum class FoundStage { kNone, kOfEarlierAttempt, kOfOtherJob };
+
 // Was the stage finished by an earlier attempt, or for another job of this group? `key` is what it is remembered by.
-absl::StatusOr<bool> IsDoneOrShared(JobContext& context, const StageEntry& stage, const SharedStages& shared,
-                                    std::string& key) {
-  if (context.output->IsStageDone(stage.name)) return true;
+absl::StatusOr<FoundStage> FindStage(JobContext& context, const StageEntry& stage, const SharedStages& shared,
+                                     std::string& key) {
+  if (context.output->IsStageDone(stage.name)) return FoundStage::kOfEarlierAttempt;
   BEARING_RETURN_IF_ERROR(context.output->DropManifest());
   BEARING_ASSIGN_OR_RETURN(key, SharedStages::KeyOf(context, stage.id));
   BEARING_ASSIGN_OR_RETURN(const bool taken, shared.Take(key, stage.name, *context.output));
-  if (taken) {
-    context.observer->OnLog("info", absl::StrCat("stage ", stage.name, ": the same as in an earlier job, taken from there"));
-  }
-  return taken;
+  return taken ? FoundStage::kOfOtherJob : FoundStage::kNone;
 }
 
 absl::Status RunStages(JobContext& context, SharedStages& shared, bearing::v1::Stage& at) {
@@ -148,17 +147,18 @@ absl::Status RunStages(JobContext& context, SharedStages& shared, bearing::v1::S
     at = stage.id;
     BEARING_RETURN_IF_ERROR(context.Step(stage.id, 0, 0, ""));
     std::string key;
-    BEARING_ASSIGN_OR_RETURN(const nlohmann::json done, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
-      BEARING_ASSIGN_OR_RETURN(const bool found, IsDoneOrShared(context, stage, shared, key));
+    BEARING_ASSIGN_OR_RETURN(const nlohmann::json answer, context.FromRank0([&]() -> absl::StatusOr<nlohmann::json> {
+      BEARING_ASSIGN_OR_RETURN(const FoundStage found, FindStage(context, stage, shared, key));
       return nlohmann::json(found);
     }));
     bearing::v1::StageTime time;
     time.set_stage(stage.id);
-    if (done.get<bool>()) {
+    if (const auto place = answer.get<FoundStage>(); place != FoundStage::kNone) {
       time.set_resumed(true);
+      time.set_shared(place == FoundStage::kOfOtherJob);
       if (context.is_rank0()) {
         const auto seconds = context.output->StageSeconds();
-        if (const auto found = seconds.find(stage.name); found != seconds.end()) time.set_seconds(found->second);
+        if (const auto entry = seconds.find(stage.name); entry != seconds.end()) time.set_seconds(entry->second);
         context.observer->OnStageDone(time);
       }
       continue;

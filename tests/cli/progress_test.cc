@@ -101,6 +101,9 @@ TEST(ProgressTest, StageEnds) {
   EXPECT_EQ(StageEndLine(time), "collect      12.3 s");
   time.set_resumed(true);
   EXPECT_EQ(StageEndLine(time), "collect      12.3 s  (resumed)");
+  time.set_shared(true);
+  EXPECT_EQ(StageEndLine(time), "collect      12.3 s  (from another job)");
+  time.set_shared(false);
   time.set_resumed(false);
   time.set_tokens(1230);
   EXPECT_EQ(StageEndLine(time), "collect      12.3 s       100 tokens/s");

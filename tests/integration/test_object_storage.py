@@ -280,6 +280,8 @@ def test_submitted_job_in_a_bucket_is_fetched(server, tmp_path, monkeypatch):
         assert submitted.code == 0, submitted.text
         log = coordinator.call("logs", submitted.out.split()[0]).out
         assert log.count("the same as in an earlier job") == 3, log
+        described = coordinator.call("describe", submitted.out.split()[0]).out
+        assert described.count("(from another job)") == 3 and "(resumed)" not in described, described
         first, again = hashes_in_bucket(server, "submitted"), hashes_in_bucket(server, "submitted-again")
         for file in ("means.safetensors", "geometry.json", "candidates.json", "direction.safetensors"):
             assert first[file] == again[file], file
