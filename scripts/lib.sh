@@ -35,15 +35,19 @@ print(f"the NVIDIA driver finds no device: error {code}")
 PYTHON
 }
 
-# step NAME COMMAND...: says what is being done and how long it took; shows the log only when it fails.
+# step NAME COMMAND...: says what is being done and how long it took; shows the log only when it fails, which a function does at
+# its first command that fails.
 step() {
-  local name=$1 start log
+  local name=$1 start=$SECONDS log status
   shift
-  start=$(date +%s.%N)
   log=$(mktemp)
   printf '%-44s' "$name ..."
-  if "$@" >"$log" 2>&1; then
-    printf '%7.1f s\n' "$(echo "$(date +%s.%N) - $start" | bc 2>/dev/null || awk "BEGIN{print $(date +%s.%N) - $start}")"
+  set +e  # Not "if (...)": bash would go on behind a failing command in all that is called there.
+  (set -e; "$@") >"$log" 2>&1
+  status=$?
+  set -e
+  if [ "$status" = 0 ]; then
+    printf '%5d s\n' "$((SECONDS - start))"
     rm -f "$log"
   else
     printf ' failed\n'
@@ -109,7 +113,7 @@ build() {
       END { if (tty) printf "\r"; if (bad) for (i = NR - 59; i <= NR; i++) if (i > 0) print lines[i % 60] }'; then
     die "the build failed (its last lines are above)"
   fi
-  printf '%-44s%7.1f s\n' "build" "$((SECONDS - start))"
+  printf '%-44s%5d s\n' "build" "$((SECONDS - start))"
 }
 
 configure() {
