@@ -107,6 +107,12 @@ absl::Status ApplyOutcome(Job* job, const CompleteRequest& request, WallTime now
       return absl::InvalidArgumentError("outcome: one of result, error, cancelled must be set");
   }
   *job->mutable_stage_times() = request.stage_times();
+  // Reports of the last stages are lost where the coordinator was away meanwhile.
+  if (job->state() == bearing::v1::JOB_STATE_SUCCEEDED && !request.stage_times().empty()) {
+    const bearing::v1::Stage last = request.stage_times().rbegin()->stage();
+    if (job->progress().stage() != last) job->clear_progress();
+    job->mutable_progress()->set_stage(last);
+  }
   return absl::OkStatus();
 }
 

@@ -185,6 +185,19 @@ TEST_F(SchedulerTest, CompleteTwiceIsFineForTheSameOutcomeOnly) {
   EXPECT_TRUE(Succeed("g", *lease, 7).ok());
 }
 
+TEST_F(SchedulerTest, ASucceededJobIsAtItsLastStageWhateverWasReported) {
+  Submit("a");
+  auto lease = Acquire("g");
+  ASSERT_TRUE(Heartbeat("g", *lease, 5).ok());
+  bearing::v1::CompleteRequest outcome = Outcome("g", *lease);
+  outcome.mutable_result()->set_layer(1);
+  outcome.add_stage_times()->set_stage(bearing::v1::STAGE_COLLECT);
+  outcome.add_stage_times()->set_stage(bearing::v1::STAGE_REPORT);
+  ASSERT_TRUE(scheduler_->Complete(outcome).ok());
+  EXPECT_EQ(Job(lease->job_name()).progress().stage(), bearing::v1::STAGE_REPORT);
+  EXPECT_EQ(Job(lease->job_name()).progress().total(), 0);
+}
+
 TEST_F(SchedulerTest, CompleteNeedsAnOutcome) {
   Submit("a");
   auto lease = Acquire("g");

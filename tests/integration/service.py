@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import support
 
@@ -130,6 +131,25 @@ def send(processes, number):
             os.kill(process.pid, number)
         except ProcessLookupError:
             pass
+
+
+def stop(processes):
+    """Stops them, and returns when they stand: a thread that writes a file goes on until the kernel has written it."""
+    send(processes, signal.SIGSTOP)
+    deadline = time.monotonic() + 30
+    for process in processes:
+        for task in Path(f"/proc/{process.pid}/task").glob("*/stat"):
+            # "PID (NAME) STATE ...", and the name may hold anything.
+            while (state := read_or_empty(task).rpartition(") ")[2][:1]) not in ("T", "Z", "X", ""):
+                assert time.monotonic() < deadline, f"{task} does not stop: {state}"
+                time.sleep(0.001)
+
+
+def read_or_empty(path):
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def staged_files(folder):

@@ -87,7 +87,7 @@ class Bench:
             # Collect's time does not include loading, which comes before it.
             time.sleep(self.random.uniform(0, 0.7) * self.seconds[stage])
             ranks = workers.ranks()
-            service.send(ranks.values(), signal.SIGSTOP)
+            service.stop(ranks.values())
             if sorted(ranks) == [0, 1] and not (stages / f"{stage}.json").exists():
                 return name, out, ranks
             service.send(ranks.values(), signal.SIGCONT)
