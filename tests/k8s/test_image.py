@@ -47,6 +47,23 @@ def test_the_cpu_variant_has_no_gpu_half(collected):
     assert sum(path.stat().st_size for path in collected.rglob("*") if path.is_file()) < 700e6
 
 
+def test_the_gpu_half_finds_its_libraries(tmp_path):
+    """It is loaded by name, so that what the programs have loaded before does not help it."""
+    site = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
+    if not (manifests.BIN / "libbearing_cuda.so").exists() or not (site / "nvidia").exists():
+        pytest.skip("built without CUDA")
+    folder = tmp_path / "moved"
+    try:
+        done = subprocess.run([IMAGE / "collect", manifests.BIN, site, "cuda", folder], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("LD_")}
+        linked = subprocess.run(["ldd", folder / "bin/libbearing_cuda.so"], capture_output=True, text=True, env=clean).stdout
+        assert "not found" not in linked and sys.prefix not in linked, linked
+        assert re.search(rf"libnccl\.so\.2 => {re.escape(str(folder))}/", linked), linked
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def test_the_image_installs_what_the_programs_are_linked_to(collected):
     if missing := [tool for tool in ("apt-cache", "dpkg-query") if shutil.which(tool) is None]:
         pytest.skip(f"not Debian: {', '.join(missing)}")
