@@ -157,6 +157,23 @@ def cluster():
     remove_everything()
 
 
+def test_the_api_server_takes_every_set(tmp_path):
+    """Its own validation, unknown fields refused; Pod Security of the namespace warns of what it would not start."""
+    kubectl("apply", "-f", manifests.K8S / "base/namespace.yaml")
+    file = tmp_path / "objects.yaml"
+    for overlay, components in manifests.all_sets():
+        # What needs operators of its own, which are not in the cluster.
+        objects = [one for one in manifests.with_components(tmp_path, overlay, components)
+                   if one["kind"] not in ("Namespace", "ServiceMonitor", "LocalQueue")]
+        file.write_text(yaml.safe_dump_all(objects))
+        done = subprocess.run(["kubectl", "--kubeconfig", CONFIG, "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", file],
+                              capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and len(done.stdout.splitlines()) == len(objects), (overlay, components, done.stderr)
+        # IPC_LOCK, which registering memory needs, is the one thing that the level forbids; of MPIJobs the server knows no pods.
+        warned = "would violate PodSecurity" in done.stderr
+        assert warned == (overlay == "single-node" and "rdma" in components), (overlay, components, done.stderr)
+
+
 def test_local_cpu(tmp_path):
     """As k8s/README.md says, on a cluster of one's own machine. Pods that go in the middle of a job cost no job."""
     kubectl("apply", "-k", manifests.K8S / "overlays/local-cpu")
