@@ -28,6 +28,15 @@ void End(Job* job, JobState state, WallTime now) {
   SetTime(now, job->mutable_end_time());
 }
 
+// The last report may be of an earlier stage: those are lost that were made while the coordinator was away.
+void SetLastStage(Job* job, const CompleteRequest& request) {
+  if (request.stage_times().empty()) return;
+  const bearing::v1::Stage last = request.stage_times().rbegin()->stage();
+  if (job->progress().stage() == last) return;
+  job->clear_progress();
+  job->mutable_progress()->set_stage(last);
+}
+
 }  // namespace
 
 Job MakeQueued(std::string name, bearing::v1::JobSpec spec, WallTime now) {
@@ -90,6 +99,7 @@ absl::Status ApplyOutcome(Job* job, const CompleteRequest& request, WallTime now
   switch (request.outcome_case()) {
     case CompleteRequest::kResult:
       *job->mutable_result() = request.result();
+      SetLastStage(job, request);
       End(job, bearing::v1::JOB_STATE_SUCCEEDED, now);
       break;
     case CompleteRequest::kError:
@@ -107,12 +117,6 @@ absl::Status ApplyOutcome(Job* job, const CompleteRequest& request, WallTime now
       return absl::InvalidArgumentError("outcome: one of result, error, cancelled must be set");
   }
   *job->mutable_stage_times() = request.stage_times();
-  // Reports of the last stages are lost where the coordinator was away meanwhile.
-  if (job->state() == bearing::v1::JOB_STATE_SUCCEEDED && !request.stage_times().empty()) {
-    const bearing::v1::Stage last = request.stage_times().rbegin()->stage();
-    if (job->progress().stage() != last) job->clear_progress();
-    job->mutable_progress()->set_stage(last);
-  }
   return absl::OkStatus();
 }
 

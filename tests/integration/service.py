@@ -25,12 +25,16 @@ def wait_for(found, what, seconds=60.0, every=0.02):
     return answer
 
 
-def alive(pid):
+def state_in(stat):
+    """The letter in a /proc/.../stat, "PID (NAME) STATE ..." with any characters in the name; X of what is gone."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+        return stat.read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
-        return False
+        return "X"
+
+
+def alive(pid):
+    return state_in(Path(f"/proc/{pid}/stat")) not in "ZX"
 
 
 class Coordinator:
@@ -139,17 +143,9 @@ def stop(processes):
     deadline = time.monotonic() + 30
     for process in processes:
         for task in Path(f"/proc/{process.pid}/task").glob("*/stat"):
-            # "PID (NAME) STATE ...", and the name may hold anything.
-            while (state := read_or_empty(task).rpartition(") ")[2][:1]) not in ("T", "Z", "X", ""):
+            while (state := state_in(task)) not in "TZX":
                 assert time.monotonic() < deadline, f"{task} does not stop: {state}"
                 time.sleep(0.001)
-
-
-def read_or_empty(path):
-    try:
-        return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def staged_files(folder):

@@ -14,30 +14,44 @@ import pytest
 import manifests
 
 IMAGE = manifests.K8S / "image"
+SITE = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
 
 
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory):
+def collect(variant, folder):
     if missing := [tool for tool in ("patchelf", "strip") if shutil.which(tool) is None]:
         pytest.skip(f"not installed: {', '.join(missing)} (Debian: patchelf binutils)")
     if not (manifests.BIN / "bearing-worker").exists():
         pytest.skip(f"not built: {manifests.BIN}/bearing-worker")
-    site = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
+    done = subprocess.run([IMAGE / "collect", manifests.BIN, SITE, variant, folder], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def without_places():
+    """The environment, without what says where libraries are."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "OMPI_", "PMIX_"))}
+
+
+def linked_to(program):
+    """What ldd says of a program or library that has been moved."""
+    linked = subprocess.run(["ldd", program], capture_output=True, text=True, env=without_places()).stdout
+    assert "not found" not in linked and ".cache" not in linked and sys.prefix not in linked, linked
+    return linked
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
     # Not below /tmp's usual places alone: the folder's name must not matter.
     folder = tmp_path_factory.mktemp("collect") / f"any where {uuid.uuid4().hex[:4]}"
-    done = subprocess.run([IMAGE / "collect", manifests.BIN, site, "cpu", folder], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    collect("cpu", folder)
     yield folder
     shutil.rmtree(folder)
 
 
 def test_the_programs_run_where_they_are_put(collected):
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LD_", "OMPI_", "PMIX_"))}
     for name in ("bearing", "bearing-coordinator", "bearing-edit", "bearing-worker"):
-        linked = subprocess.run(["ldd", collected / "bin" / name], capture_output=True, text=True, env=clean).stdout
-        assert "not found" not in linked and ".cache" not in linked and sys.prefix not in linked, linked
-    done = subprocess.run([collected / "bin/bearing-worker", "check", "--device", "cpu"], capture_output=True, text=True, env=clean,
-                          timeout=60)
+        linked_to(collected / "bin" / name)
+    done = subprocess.run([collected / "bin/bearing-worker", "check", "--device", "cpu"], capture_output=True, text=True,
+                          env=without_places(), timeout=60)
     assert done.returncode == 0 and json.loads(done.stdout)["ranks"] == 1, done.stdout + done.stderr
 
 
@@ -49,16 +63,12 @@ def test_the_cpu_variant_has_no_gpu_half(collected):
 
 def test_the_gpu_half_finds_its_libraries(tmp_path):
     """It is loaded by name, so that what the programs have loaded before does not help it."""
-    site = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
-    if not (manifests.BIN / "libbearing_cuda.so").exists() or not (site / "nvidia").exists():
+    if not (manifests.BIN / "libbearing_cuda.so").exists() or not (SITE / "nvidia").exists():
         pytest.skip("built without CUDA")
     folder = tmp_path / "moved"
     try:
-        done = subprocess.run([IMAGE / "collect", manifests.BIN, site, "cuda", folder], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("LD_")}
-        linked = subprocess.run(["ldd", folder / "bin/libbearing_cuda.so"], capture_output=True, text=True, env=clean).stdout
-        assert "not found" not in linked and sys.prefix not in linked, linked
+        collect("cuda", folder)
+        linked = linked_to(folder / "bin/libbearing_cuda.so")
         assert re.search(rf"libnccl\.so\.2 => {re.escape(str(folder))}/", linked), linked
     finally:
         shutil.rmtree(folder, ignore_errors=True)
